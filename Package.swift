@@ -1,0 +1,97 @@
+// swift-tools-version: 6.2
+
+// The map of the house. Targets stand in the order of their level; an arrow goes to a smaller level
+// only, and rooms of one level never see one another. docs/architecture.md shows it on one page.
+
+import PackageDescription
+
+/// One set of rules for every room: Swift 6, no implicit re-exports, no C type in a door.
+let strict: [SwiftSetting] = [
+    .swiftLanguageMode(.v6),
+    .enableUpcomingFeature("ExistentialAny"),
+    .enableUpcomingFeature("InternalImportsByDefault"),
+    .enableUpcomingFeature("MemberImportVisibility"),
+]
+
+let crypto: Target.Dependency = .product(name: "Crypto", package: "swift-crypto")
+let cryptoExtras: Target.Dependency = .product(name: "CryptoExtras", package: "swift-crypto")
+
+let package = Package(
+    name: "batchsync",
+    products: [.executable(name: "batchsync", targets: ["batchsync"])],
+    dependencies: [
+        .package(url: "https://github.com/apple/swift-argument-parser.git", from: "1.8.0"),
+        .package(url: "https://github.com/apple/swift-crypto.git", from: "4.5.0"),
+    ],
+    targets: [
+        // MARK: C libraries — a module map and a header each, nothing else
+
+        .systemLibrary(
+            name: "CLibArchive", pkgConfig: "libarchive", providers: [.apt(["libarchive-dev"])]),
+        .systemLibrary(name: "CLibZstd", pkgConfig: "libzstd", providers: [.apt(["libzstd-dev"])]),
+        .systemLibrary(
+            name: "CLibXXHash", pkgConfig: "libxxhash", providers: [.apt(["libxxhash-dev"])]),
+        /// The system calls that Swift's Glibc module does not import, as plain typed functions.
+        .target(name: "CSystem"),
+
+        // MARK: Level 0 — the nouns
+
+        /// Entries, paths, identifiers and their one order; the coding of a manifest line; the chunker.
+        /// Pure: no I/O, no Foundation.
+        .target(name: "SnapshotModel", swiftSettings: strict),
+
+        // MARK: Level 1 — encryption, storage, the file system
+
+        /// age v1 and nothing else: bytes in, bytes out.
+        .target(
+            name: "AgeEncryption", dependencies: [crypto, cryptoExtras], swiftSettings: strict),
+        /// Named immutable bytes somewhere. Has never heard of a snapshot.
+        .target(name: "ObjectStorage", dependencies: ["CSystem"], swiftSettings: strict),
+        /// The file system of this host: walking, reading, and writing it back safely.
+        .target(
+            name: "FileTree", dependencies: ["SnapshotModel", "CSystem", "CLibXXHash"],
+            swiftSettings: strict),
+
+        // MARK: Level 2 — the bundle
+
+        /// Turns chunks into one sealed object and back: tar, then zstd, then age.
+        /// Knows nothing of repositories or stores.
+        .target(
+            name: "BundleFormat",
+            dependencies: [
+                "SnapshotModel", "AgeEncryption", "CLibArchive", "CLibZstd", "CLibXXHash", crypto,
+            ],
+            swiftSettings: strict),
+
+        // MARK: Level 3 — the repository
+
+        /// What is stored, under which name, in which order.
+        .target(
+            name: "SnapshotRepository",
+            dependencies: [
+                "SnapshotModel", "AgeEncryption", "ObjectStorage", "BundleFormat", crypto,
+            ],
+            resources: [.embedInCode("Recovery")],
+            swiftSettings: strict),
+
+        // MARK: Level 4 — the verbs
+
+        /// Backup, restore, verify and their kin; the only room with concurrency.
+        .target(
+            name: "Replication",
+            dependencies: ["SnapshotModel", "FileTree", "BundleFormat", "SnapshotRepository", crypto],
+            swiftSettings: strict),
+
+        // MARK: Level 5 — the command
+
+        /// Words in, words out.
+        .executableTarget(
+            name: "batchsync",
+            dependencies: [
+                "Replication", "SnapshotRepository", "FileTree", "ObjectStorage", "AgeEncryption",
+                "BundleFormat", "SnapshotModel",
+                .product(name: "ArgumentParser", package: "swift-argument-parser"),
+            ],
+            swiftSettings: strict),
+    ]
+)

@@ -1,0 +1,464 @@
+/// An entry and its manifest line, both ways (format.md section 9).
+///
+/// Written by hand over bytes, since every run reads and writes as many lines as the tree has files.
+package enum EntryCodec {
+    /// Appends the line of `entry`, LF included. Fields stand in the order of the format page.
+    package static func write(_ entry: Entry, to out: ByteBuffer) {
+        out.reserve(512 + entry.chunks.count * 67)
+        out.append(0x7B)
+        entry.path.withUnsafeBytes { out.append(field: "path", text: $0) }
+        out.append(",\"type\":\"")
+        out.append(entry.kind.name)
+        out.append("\",\"mode\":\"")
+        appendOctal(entry.mode, to: out)
+        out.append("\",\"uid\":")
+        out.append(decimal: UInt64(entry.uid))
+        out.append(",\"gid\":")
+        out.append(decimal: UInt64(entry.gid))
+        if let user = entry.user {
+            out.append(0x2C)
+            user.withUnsafeBytes { out.append(field: "user", text: $0) }
+        }
+        if let group = entry.group {
+            out.append(0x2C)
+            group.withUnsafeBytes { out.append(field: "group", text: $0) }
+        }
+        if entry.kind == .file {
+            out.append(",\"size\":")
+            out.append(decimal: entry.size)
+        }
+        out.append(",\"mtime\":")
+        entry.mtime.write(to: out)
+        out.append(",\"ctime\":")
+        entry.ctime.write(to: out)
+        if let btime = entry.btime {
+            out.append(",\"btime\":")
+            btime.write(to: out)
+        }
+        out.append(",\"fs\":")
+        out.append(decimal: UInt64(entry.fileSystem))
+        out.append(",\"ino\":")
+        out.append(decimal: entry.inode)
+        if entry.links > 1 {
+            out.append(",\"links\":")
+            out.append(decimal: UInt64(entry.links))
+        }
+        if entry.kind.isDevice {
+            out.append(",\"rdev\":[")
+            out.append(decimal: UInt64(entry.deviceMajor))
+            out.append(0x2C)
+            out.append(decimal: UInt64(entry.deviceMinor))
+            out.append(0x5D)
+        }
+        if entry.kind == .symlink {
+            out.append(0x2C)
+            entry.target.withUnsafeBytes { out.append(field: "target", text: $0) }
+        }
+        if entry.flags != 0 {
+            out.append(",\"flags\":")
+            InodeFlags.write(entry.flags, to: out)
+        }
+        if let acl = entry.acl {
+            out.append(0x2C)
+            acl.withUnsafeBytes { out.append(field: "acl", text: $0) }
+        }
+        if let acl = entry.defaultACL {
+            out.append(0x2C)
+            acl.withUnsafeBytes { out.append(field: "acl_default", text: $0) }
+        }
+        if !entry.xattrs.isEmpty { appendAttributes(entry.xattrs, to: out) }
+        if !entry.holesList.isEmpty {
+            appendIDs("holes_list", entry.holesList, to: out)
+        } else if !entry.holes.isEmpty {
+            out.append(",\"holes\":[")
+            for (index, hole) in entry.holes.enumerated() {
+                if index > 0 { out.append(0x2C) }
+                appendHole(hole, to: out)
+            }
+            out.append(0x5D)
+        }
+        if let fingerprint = entry.fingerprint {
+            out.append(",\"xxh3\":\"")
+            out.append(hex: fingerprint)
+            out.append(0x22)
+        }
+        if !entry.chunks.isEmpty {
+            appendIDs(entry.listDepth == 0 ? "chunks" : "list", entry.chunks, to: out)
+            if entry.listDepth > 0 {
+                out.append(",\"depth\":")
+                out.append(decimal: UInt64(entry.listDepth))
+            }
+        }
+        if entry.isUnsettled { out.append(",\"unsettled\":true") }
+        out.append("}\n")
+    }
+
+    package static func appendHole(_ hole: Hole, to out: ByteBuffer) {
+        out.append(0x5B)
+        out.append(decimal: hole.offset)
+        out.append(0x2C)
+        out.append(decimal: hole.length)
+        out.append(0x5D)
+    }
+
+    private static func appendOctal(_ value: UInt32, to out: ByteBuffer) {
+        var shift: UInt32 = 9
+        // At least three digits, four where a special bit is set.
+        if value & 0o7000 == 0 { shift = 6 }
+        while true {
+            out.append(UInt8(value >> shift & 7) + 48)
+            if shift == 0 { return }
+            shift -= 3
+        }
+    }
+
+    private static func appendIDs(_ name: StaticString, _ ids: [ChunkID], to out: ByteBuffer) {
+        out.append(",\"")
+        out.append(name)
+        out.append("\":[")
+        for (index, id) in ids.enumerated() {
+            if index > 0 { out.append(0x2C) }
+            out.append(0x22)
+            out.append(hex: id)
+            out.append(0x22)
+        }
+        out.append(0x5D)
+    }
+
+    private static func appendAttributes(_ attributes: [ExtendedAttribute], to out: ByteBuffer) {
+        out.append(",\"xattrs\":[")
+        for (index, attribute) in attributes.enumerated() {
+            out.append(index > 0 ? ",[" : "[")
+            attribute.name.withUnsafeBytes { name in
+                if UTF8Text.isValid(name) {
+                    out.append(jsonText: name)
+                } else {
+                    out.append("{\"b64\":\"")
+                    Base64.encode(name, into: out)
+                    out.append("\"}")
+                }
+            }
+            out.append(",\"")
+            attribute.value.withUnsafeBytes { Base64.encode($0, into: out) }
+            out.append("\"]")
+        }
+        out.append(0x5D)
+    }
+
+    // MARK: Reading
+
+    /// Where the fields of a line stand. Nothing is decoded that was not asked for.
+    package struct Fields {
+        var path: JSONScanner.Value?
+        var pathIsBase64 = false
+        var type: JSONScanner.Value?
+        var mode, uid, gid, size, mtime, ctime, btime, fs, ino, links, rdev: JSONScanner.Value?
+        var user, group, target: JSONScanner.Value?
+        var userIsBase64 = false, groupIsBase64 = false, targetIsBase64 = false
+        var flags, acl, aclDefault, xattrs, holes, holesList, xxh3, chunks, list, depth, unsettled: JSONScanner.Value?
+        var critical: JSONScanner.Value?
+    }
+
+    /// The first eight bytes of a key and its length name it: no two keys of the format share them.
+    private static func code(_ text: StaticString) -> UInt64 {
+        code(UnsafeRawBufferPointer(start: text.utf8Start, count: text.utf8CodeUnitCount))
+    }
+
+    @inline(__always)
+    private static func code(_ bytes: UnsafeRawBufferPointer) -> UInt64 {
+        var value: UInt64 = 0
+        for index in 0..<min(8, bytes.count) { value |= UInt64(bytes[index]) << (8 * UInt64(index)) }
+        return value ^ UInt64(bytes.count) << 58
+    }
+
+    private static let path = code("path"), pathB64 = code("path_b64"), type = code("type"), mode = code("mode"),
+        uid = code("uid"), gid = code("gid"), user = code("user"), userB64 = code("user_b64"),
+        group = code("group"), groupB64 = code("group_b64"), size = code("size"), mtime = code("mtime"),
+        ctime = code("ctime"), btime = code("btime"), fs = code("fs"), ino = code("ino"), links = code("links"),
+        rdev = code("rdev"), target = code("target"), targetB64 = code("target_b64"), flags = code("flags"),
+        acl = code("acl"), aclDefault = code("acl_default"), xattrs = code("xattrs"), holes = code("holes"),
+        holesList = code("holes_list"), xxh3 = code("xxh3"), chunks = code("chunks"), list = code("list"),
+        depth = code("depth"), unsettled = code("unsettled"), critical = code("critical")
+
+    private static func scan(_ line: UnsafeRawBufferPointer) -> (JSONScanner, Fields)? {
+        var scanner = JSONScanner(line)
+        var fields = Fields()
+        guard scanner.enter(0x7B) else { return nil }
+        var isFirst = true
+        while let (key, value) = scanner.nextField(isFirst: isFirst) {
+            isFirst = false
+            switch code(scanner.slice(key)) {
+            case path: fields.path = value
+            case pathB64: (fields.path, fields.pathIsBase64) = (value, true)
+            case type: fields.type = value
+            case mode: fields.mode = value
+            case uid: fields.uid = value
+            case gid: fields.gid = value
+            case user: fields.user = value
+            case userB64: (fields.user, fields.userIsBase64) = (value, true)
+            case group: fields.group = value
+            case groupB64: (fields.group, fields.groupIsBase64) = (value, true)
+            case size: fields.size = value
+            case mtime: fields.mtime = value
+            case ctime: fields.ctime = value
+            case btime: fields.btime = value
+            case fs: fields.fs = value
+            case ino: fields.ino = value
+            case links: fields.links = value
+            case rdev: fields.rdev = value
+            case target: fields.target = value
+            case targetB64: (fields.target, fields.targetIsBase64) = (value, true)
+            case flags: fields.flags = value
+            case acl: fields.acl = value
+            case aclDefault: fields.aclDefault = value
+            case xattrs: fields.xattrs = value
+            case holes: fields.holes = value
+            case holesList: fields.holesList = value
+            case xxh3: fields.xxh3 = value
+            case chunks: fields.chunks = value
+            case list: fields.list = value
+            case depth: fields.depth = value
+            case unsettled: fields.unsettled = value
+            case critical: fields.critical = value
+            default: break
+            }
+        }
+        guard !scanner.isBroken, scanner.isAtEnd() else { return nil }
+        return (scanner, fields)
+    }
+
+    /// Decodes one line (with or without its LF). Nil where it is not an entry of format 1, or asks for a field this reader lacks.
+    package static func read(_ line: UnsafeRawBufferPointer) -> Entry? {
+        guard let (scanner, fields) = scan(line) else { return nil }
+        if fields.critical != nil { return nil }
+        func text(_ value: JSONScanner.Value?, base64: Bool) -> [UInt8]? {
+            guard let value, let text = scanner.text(value) else { return nil }
+            return base64 ? text.withUnsafeBytes { Base64.decode($0) } : text
+        }
+        func time(_ value: JSONScanner.Value?) -> Timestamp? {
+            guard let value, value.kind == .text else { return nil }
+            return Timestamp(text: scanner.slice(value))
+        }
+        func word(_ value: JSONScanner.Value?) -> UInt32? {
+            guard let value, let number = scanner.integer(value) else { return nil }
+            return UInt32(exactly: number)
+        }
+        func ids(_ value: JSONScanner.Value?) -> [ChunkID]? {
+            guard let value else { return [] }
+            return readIDs(scanner, value)
+        }
+        guard let path = text(fields.path, base64: fields.pathIsBase64), EntryPath.isCanonical(path),
+            let type = fields.type, type.kind == .text, let kind = EntryKind(name: scanner.slice(type)),
+            let modeText = fields.mode, let mode = octal(scanner.slice(modeText)),
+            let uid = word(fields.uid), let gid = word(fields.gid),
+            let mtime = time(fields.mtime), let ctime = time(fields.ctime),
+            let fileSystem = word(fields.fs), let inode = fields.ino.flatMap({ unsigned(scanner, $0) })
+        else { return nil }
+        var entry = Entry(path: path, kind: kind)
+        entry.mode = mode
+        entry.uid = uid
+        entry.gid = gid
+        entry.mtime = mtime
+        entry.ctime = ctime
+        entry.fileSystem = fileSystem
+        entry.inode = inode
+        if fields.user != nil {
+            guard let user = text(fields.user, base64: fields.userIsBase64) else { return nil }
+            entry.user = user
+        }
+        if fields.group != nil {
+            guard let group = text(fields.group, base64: fields.groupIsBase64) else { return nil }
+            entry.group = group
+        }
+        if kind == .file {
+            guard let size = fields.size.flatMap({ scanner.integer($0) }) else { return nil }
+            entry.size = size
+        }
+        if fields.btime != nil {
+            guard let btime = time(fields.btime) else { return nil }
+            entry.btime = btime
+        }
+        if fields.links != nil {
+            guard let links = word(fields.links) else { return nil }
+            entry.links = links
+        }
+        if kind.isDevice {
+            guard let rdev = fields.rdev, let numbers = readNumbers(scanner, rdev), numbers.count == 2,
+                let major = UInt32(exactly: numbers[0]), let minor = UInt32(exactly: numbers[1])
+            else { return nil }
+            entry.deviceMajor = major
+            entry.deviceMinor = minor
+        }
+        if kind == .symlink {
+            guard let target = text(fields.target, base64: fields.targetIsBase64) else { return nil }
+            entry.target = target
+        }
+        if let value = fields.flags {
+            guard let flags = readFlags(scanner, value) else { return nil }
+            entry.flags = flags
+        }
+        if fields.acl != nil {
+            guard let acl = text(fields.acl, base64: false) else { return nil }
+            entry.acl = acl
+        }
+        if fields.aclDefault != nil {
+            guard let acl = text(fields.aclDefault, base64: false) else { return nil }
+            entry.defaultACL = acl
+        }
+        if let value = fields.xattrs {
+            guard let attributes = readAttributes(scanner, value) else { return nil }
+            entry.xattrs = attributes
+        }
+        if let value = fields.holes {
+            guard let holes = readHoles(scanner, value, size: entry.size) else { return nil }
+            entry.holes = holes
+        }
+        guard let holesList = ids(fields.holesList) else { return nil }
+        entry.holesList = holesList
+        if let value = fields.xxh3 {
+            guard value.kind == .text, let fingerprint = Fingerprint(hex: scanner.slice(value)) else { return nil }
+            entry.fingerprint = fingerprint
+        }
+        if fields.list != nil {
+            guard fields.chunks == nil, let list = ids(fields.list),
+                let depth = fields.depth.flatMap({ scanner.integer($0) }), (1...8).contains(depth)
+            else { return nil }
+            entry.chunks = list
+            entry.listDepth = Int(depth)
+        } else {
+            guard let chunks = ids(fields.chunks) else { return nil }
+            entry.chunks = chunks
+        }
+        entry.isUnsettled = fields.unsettled != nil
+        return entry
+    }
+
+    /// Inode numbers may use all 64 bits.
+    private static func unsigned(_ scanner: JSONScanner, _ value: JSONScanner.Value) -> UInt64? {
+        guard value.kind == .number else { return nil }
+        var result: UInt64 = 0
+        for byte in scanner.slice(value) {
+            guard byte &- 48 < 10 else { return nil }
+            let (product, overflow) = result.multipliedReportingOverflow(by: 10)
+            let (sum, overflow2) = product.addingReportingOverflow(UInt64(byte - 48))
+            if overflow || overflow2 { return nil }
+            result = sum
+        }
+        return result
+    }
+
+    private static func octal(_ text: UnsafeRawBufferPointer) -> UInt32? {
+        guard (1...4).contains(text.count) else { return nil }
+        var value: UInt32 = 0
+        for byte in text {
+            guard byte &- 48 < 8 else { return nil }
+            value = value << 3 | UInt32(byte - 48)
+        }
+        return value
+    }
+
+    package static func readIDs(_ scanner: JSONScanner, _ value: JSONScanner.Value) -> [ChunkID]? {
+        guard value.kind == .array else { return nil }
+        var inner = JSONScanner(scanner.bytes, at: value.start)
+        var ids: [ChunkID] = []
+        ids.reserveCapacity((value.end - value.start) / 67)
+        guard inner.enter(0x5B) else { return nil }
+        while let element = inner.nextElement(isFirst: ids.isEmpty) {
+            guard element.kind == .text, let id = ChunkID(hex: inner.slice(element)) else { return nil }
+            ids.append(id)
+        }
+        return inner.isBroken ? nil : ids
+    }
+
+    private static func readNumbers(_ scanner: JSONScanner, _ value: JSONScanner.Value) -> [UInt64]? {
+        guard value.kind == .array else { return nil }
+        var inner = JSONScanner(scanner.bytes, at: value.start)
+        var numbers: [UInt64] = []
+        guard inner.enter(0x5B) else { return nil }
+        while let element = inner.nextElement(isFirst: numbers.isEmpty) {
+            guard let number = inner.integer(element) else { return nil }
+            numbers.append(number)
+        }
+        return inner.isBroken ? nil : numbers
+    }
+
+    private static func readHoles(_ scanner: JSONScanner, _ value: JSONScanner.Value, size: UInt64) -> [Hole]? {
+        guard value.kind == .array else { return nil }
+        var inner = JSONScanner(scanner.bytes, at: value.start)
+        var holes: [Hole] = []
+        guard inner.enter(0x5B) else { return nil }
+        while let element = inner.nextElement(isFirst: holes.isEmpty) {
+            guard let pair = readNumbers(inner, element), pair.count == 2 else { return nil }
+            holes.append(Hole(offset: pair[0], length: pair[1]))
+        }
+        return inner.isBroken || !areOrdered(holes, size: size) ? nil : holes
+    }
+
+    /// Whether holes ascend, do not touch, and lie within the file: what every reader of a manifest relies on.
+    package static func areOrdered(_ holes: [Hole], size: UInt64) -> Bool {
+        var end: UInt64 = 0
+        for (index, hole) in holes.enumerated() {
+            guard hole.length > 0, index == 0 || hole.offset > end else { return false }
+            let (next, overflow) = hole.offset.addingReportingOverflow(hole.length)
+            guard !overflow, next <= size else { return false }
+            end = next
+        }
+        return true
+    }
+
+    /// JSON Lines `[offset,length]`, as a list of holes is stored in chunks.
+    package static func readHoleLines(_ bytes: UnsafeRawBufferPointer, size: UInt64) -> [Hole]? {
+        var holes: [Hole] = []
+        var start = 0
+        while start < bytes.count {
+            var end = start
+            while end < bytes.count, bytes[end] != 0x0A { end += 1 }
+            var scanner = JSONScanner(UnsafeRawBufferPointer(rebasing: bytes[start..<end]))
+            guard let value = scanner.value(), let pair = readNumbers(scanner, value), pair.count == 2 else { return nil }
+            holes.append(Hole(offset: pair[0], length: pair[1]))
+            start = end + 1
+        }
+        return areOrdered(holes, size: size) ? holes : nil
+    }
+
+    private static func readFlags(_ scanner: JSONScanner, _ value: JSONScanner.Value) -> UInt32? {
+        guard value.kind == .array else { return nil }
+        var inner = JSONScanner(scanner.bytes, at: value.start)
+        var flags: UInt32 = 0
+        var isFirst = true
+        guard inner.enter(0x5B) else { return nil }
+        while let element = inner.nextElement(isFirst: isFirst) {
+            isFirst = false
+            guard element.kind == .text else { return nil }
+            // A flag this release does not know cannot be set by it either: restore reports what it knows.
+            if let bit = InodeFlags.bit(named: inner.slice(element)) { flags |= bit }
+        }
+        return inner.isBroken ? nil : flags
+    }
+
+    private static func readAttributes(_ scanner: JSONScanner, _ value: JSONScanner.Value) -> [ExtendedAttribute]? {
+        guard value.kind == .array else { return nil }
+        var inner = JSONScanner(scanner.bytes, at: value.start)
+        var attributes: [ExtendedAttribute] = []
+        guard inner.enter(0x5B) else { return nil }
+        while let element = inner.nextElement(isFirst: attributes.isEmpty) {
+            guard element.kind == .array else { return nil }
+            var pair = JSONScanner(scanner.bytes, at: element.start)
+            guard pair.enter(0x5B), let nameValue = pair.nextElement(isFirst: true),
+                let content = pair.nextElement(isFirst: false), content.kind == .text,
+                pair.nextElement(isFirst: false) == nil, !pair.isBroken,
+                let decoded = Base64.decode(pair.slice(content))
+            else { return nil }
+            let name: [UInt8]
+            if nameValue.kind == .text {
+                guard let text = pair.text(nameValue) else { return nil }
+                name = text
+            } else {
+                guard let path = JSONValue(parsing: pair.slice(nameValue))?.path else { return nil }
+                name = path
+            }
+            attributes.append(ExtendedAttribute(name: name, value: decoded))
+        }
+        return inner.isBroken ? nil : attributes
+    }
+}
