@@ -1,0 +1,107 @@
+/// Named, immutable bytes somewhere: the contract that every store keeps.
+///
+/// Promises asked of a store:
+/// - A put is all or nothing: until it returns nobody sees a part of the object, and once it has
+///   returned the object survives a loss of power and is seen by every get, head and list.
+/// - A key is written once. Putting the same length again succeeds without effect, so a put whose
+///   answer was lost can be repeated; another length fails with `.exists` and changes nothing.
+/// - A listing gives each key once, in byte order, with its length. An object that is there during
+///   the whole listing is in it.
+/// - Deleting what is not there is no error, and a delete that has returned is as durable as a put.
+///
+/// Every call blocks until it is done and may be made from any number of threads at once. Every
+/// call throws a `StorageError` and nothing else; its `isTransient` says whether another attempt
+/// may help. `StoreConformance` checks all of this against a living store.
+package protocol ObjectStore: Sendable {
+    /// What this store can do beyond the contract. Constant over the life of the store.
+    var capabilities: StoreCapabilities { get }
+
+    /// Stores the whole of `content` under `key` and returns once the store has promised to keep
+    /// it.
+    ///
+    /// A spool file that this store itself made is moved into place where that is possible; it must
+    /// not be appended to afterwards. A put that failed may be repeated with the same content.
+    ///
+    /// - Throws: `.exists` where the key holds an object of another length.
+    func put(_ content: ObjectContent, at key: ObjectKey) throws(StorageError)
+
+    /// Gives the whole object.
+    ///
+    /// - Throws: `.notFound`; `.tooLarge` where it is longer than `maximumBytes`, before anything
+    ///   is allocated.
+    func get(_ key: ObjectKey, maximumBytes: Int) throws(StorageError) -> [UInt8]
+
+    /// Reads the bytes of `range` into the beginning of `buffer`, which must be large enough, and
+    /// gives their count: less than asked for only where the object ends, 0 from its end on.
+    ///
+    /// - Throws: `.notFound`.
+    func get(
+        _ key: ObjectKey, range: Range<Int>, into buffer: UnsafeMutableRawBufferPointer
+    ) throws(StorageError) -> Int
+
+    /// Says what is stored under `key`, or nil where there is nothing.
+    func head(_ key: ObjectKey) throws(StorageError) -> StoredObject?
+
+    /// Hands every object whose key begins with `prefix` to `body`, in byte order of the keys,
+    /// until `body` gives false. `prefix` is empty or ends with `/`. A prefix below which nothing
+    /// lies is no error.
+    func list(prefix: String, _ body: (StoredObject) -> Bool) throws(StorageError)
+
+    /// Removes the object, durably. A missing one is no error.
+    func delete(_ key: ObjectKey) throws(StorageError)
+
+    /// Makes an empty spool file in the place that suits this store best.
+    func makeSpool() throws(StorageError) -> SpoolFile
+
+    /// The time by the store's own clock, in seconds since 1970: the clock that `modified` is told
+    /// by.
+    func currentTime() throws(StorageError) -> Int64
+
+    /// Removes directories below `prefix` in which nothing lies, where a store has directories.
+    /// Never fails: an empty directory does no harm.
+    func removeEmptyDirectories(below prefix: String)
+}
+
+extension ObjectStore {
+    /// Gives the whole object, however large it is.
+    package func get(_ key: ObjectKey) throws(StorageError) -> [UInt8] {
+        try get(key, maximumBytes: .max)
+    }
+
+    /// Every object whose key begins with `prefix`, in byte order of the keys.
+    package func list(prefix: String) throws(StorageError) -> [StoredObject] {
+        var objects: [StoredObject] = []
+        try list(prefix: prefix) { object in
+            objects.append(object)
+            return true
+        }
+        return objects
+    }
+
+    package func removeEmptyDirectories(below prefix: String) {}
+}
+
+/// What a store can do beyond the contract, so that callers choose the cheaper way.
+package struct StoreCapabilities: Sendable, Equatable {
+    /// Two puts of one key at the same moment: the store itself sees to it that one of them loses.
+    package var conditionalPut: Bool
+    /// A range is read without reading the rest.
+    package var rangedReads: Bool
+    /// `StoredObject.md5` is there in listings, so that a listing alone can tell an altered object.
+    package var listingShowsMD5: Bool
+    /// `StoredObject.modified` is there.
+    package var listingShowsTime: Bool
+    /// The store is a file system of this host: a read costs microseconds, not a round trip.
+    package var isLocal: Bool
+
+    package init(
+        conditionalPut: Bool, rangedReads: Bool, listingShowsMD5: Bool, listingShowsTime: Bool,
+        isLocal: Bool
+    ) {
+        self.conditionalPut = conditionalPut
+        self.rangedReads = rangedReads
+        self.listingShowsMD5 = listingShowsMD5
+        self.listingShowsTime = listingShowsTime
+        self.isLocal = isLocal
+    }
+}
