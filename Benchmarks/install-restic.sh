@@ -14,6 +14,7 @@ fi
 
 # Where this machine fetches Debian from; nothing here knows a host by name.
 find_mirror() {
+    # shellcheck disable=SC2016
     apt-get indextargets --format '$(ORIGIN)|$(COMPONENT)|$(CODENAME)|$(REPO_URI)' 2>/dev/null |
         awk -F'|' '$1 == "Debian" && $2 == "main" && $3 !~ /-/ { print $4; exit }'
 }
@@ -46,7 +47,7 @@ for suite in unstable testing stable oldstable; do
     (cd "$private/download" && apt-get -qq "${options[@]}" download "restic/$suite" >&2) || continue
     package=$(find "$private/download" -name 'restic_*.deb' | head -n 1)
     [[ -n "$package" ]] || continue
-    rm -rf "$directory/usr"
+    rm -rf "${directory:?}/usr"
     dpkg -x "$package" "$directory"
     rm -f "$package"
     # A newer suite's binary is of use only if it runs on this one.
@@ -54,7 +55,7 @@ for suite in unstable testing stable oldstable; do
         echo "$binary"
         exit 0
     fi
-    rm -rf "$directory/usr"
+    rm -rf "${directory:?}/usr"
 done
 echo 'install-restic: the mirror offers no restic that runs here' >&2
 exit 1

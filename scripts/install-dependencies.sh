@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Installs what building, testing or measuring batchsync needs on Debian, and nothing that is there.
 #
-#   scripts/install-dependencies.sh KIND...      KIND is build, test, lint or bench
+#   scripts/install-dependencies.sh KIND...      KIND is build, demo, test, lint or bench
 #
 # Asks no questions. Uses sudo only when it is not root. Where it may not install, or cannot, it
 # names the packages that are missing and stops. Python packages go into a virtual environment
@@ -12,6 +12,8 @@ root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 
 # libarchive writes the tar entries, libzstd the frames, libxxhash the fingerprints.
 build_packages=(pkg-config libarchive-dev libzstd-dev libxxhash-dev)
+# The demonstration compares trees with a script, and sets an ACL and an attribute.
+demo_packages=(python3 acl attr)
 # The tests let other people's tools open what batchsync wrote, and make every kind of file.
 test_packages=(age zstd tar xz-utils mandoc mtree-netbsd libarchive-tools acl attr libcap2-bin
     e2fsprogs util-linux coreutils findutils diffutils procps strace python3)
@@ -88,7 +90,7 @@ PYTHON
             grep -v '^#' "$requirements" | tr '\n' ' ')"
 }
 
-(($#)) || fail 'say what for: build, test, lint or bench'
+(($#)) || fail 'say what for: build, demo, test, lint or bench'
 for kind in "$@"; do
     case "$kind" in
     build)
@@ -96,10 +98,11 @@ for kind in "$@"; do
         command -v swift >/dev/null ||
             fail 'there is no swift command; install the Swift 6.3 toolchain and put it in PATH'
         ;;
+    demo) install_packages "${demo_packages[@]}" ;;
     test) install_packages "${test_packages[@]}" ;;
     lint) install_packages "${lint_packages[@]}" ;;
     bench) install_packages "${bench_packages[@]}" ;;
-    *) fail "there is no kind '$kind'; there are build, test, lint and bench" ;;
+    *) fail "there is no kind '$kind'; there are build, demo, test, lint and bench" ;;
     esac
     install_python_packages "$kind"
 done
