@@ -442,6 +442,9 @@ def main():
 
 
 if __name__ == "__main__":
+    # A shell that starts this in the background has SIGINT ignored; the changes are taken back on both.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         sys.exit(main())
     except KeyboardInterrupt:

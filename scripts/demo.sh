@@ -99,7 +99,7 @@ for source in "${sources[@]}"; do
     if ((${#sources[@]} == 1)); then
         cp -a -- "$source/." data/ || true
     else
-        cp -a --parents -- "$source" data/ || true
+        (cd / && cp -a --parents -- "${source#/}" "$work/data/") || true
     fi
 done
 echo "copied to $work/data"
