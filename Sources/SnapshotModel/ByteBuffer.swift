@@ -159,3 +159,14 @@ package enum Memory {
         return memcmp(left.baseAddress!, right.baseAddress!, left.count) == 0
     }
 }
+
+extension Array where Element == UInt8 {
+    /// `withUnsafeBytes` for a body that throws one type of error.
+    package func withRawBytes<Result, Failure: Error>(
+        _ body: (UnsafeRawBufferPointer) throws(Failure) -> Result
+    ) throws(Failure) -> Result {
+        try withUnsafeBufferPointer { (buffer) throws(Failure) -> Result in
+            try body(UnsafeRawBufferPointer(buffer))
+        }
+    }
+}

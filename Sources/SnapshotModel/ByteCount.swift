@@ -1,9 +1,9 @@
 /// A number of bytes, as a person writes and reads it.
 ///
-/// Reading follows the convention of GNU tools: a letter alone or with `iB` counts in powers of 1024
-/// (`100M` = `100MiB` = 104,857,600), a letter with `B` in powers of 1000 (`100MB` = 100,000,000).
-/// Writing always uses the powers of 1000, with their unambiguous units (`1.4 GB`), so what was
-/// written can be read again.
+/// Reading follows the convention of GNU tools: a letter alone or with `iB` counts in powers of
+/// 1024 (`100M` = `100MiB` = 104,857,600), a letter with `B` in powers of 1000 (`100MB` =
+/// 100,000,000). Writing always uses the powers of 1000, with their unambiguous units (`1.4 GB`),
+/// so what was written can be read again.
 package struct ByteCount: Sendable, Hashable, Comparable, CustomStringConvertible {
     package let bytes: UInt64
 

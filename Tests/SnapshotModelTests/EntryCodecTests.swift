@@ -213,5 +213,8 @@ struct ChunkerTests {
         #expect(lengths.reduce(0, +) == 4 << 20)
         #expect(lengths == Self.goldenCuts)
     }
-    static let goldenCuts: [Int] = []
+    static let goldenCuts = [
+        357009, 485912, 319425, 266213, 139998, 279893, 401651, 263414, 351473, 345629, 175167, 277493, 263395,
+        267632,
+    ]
 }

@@ -1,0 +1,20 @@
+import ObjectStorage
+package import SnapshotModel
+
+/// What every repository carries so that it can be opened without batchsync.
+package enum Recovery {
+    package static let program: [UInt8] = PackageResources.recover_py
+    package static let page: [UInt8] = PackageResources.RECOVER_md
+    package static var digest: RecordID { Authentication.digest(program) }
+
+    /// Whether the copy in the repository is the one this release writes; nil where it is missing.
+    package static func isIntact(in repository: Repository) throws(RepositoryError) -> (isThere: Bool, isOurs: Bool, digest: RecordID?) {
+        do {
+            let bytes = try repository.readObject(RepositoryLayout.recoverProgram.text, maximumBytes: 16 << 20)
+            return (true, bytes == program, Authentication.digest(bytes))
+        } catch {
+            guard error.kind == .storage else { throw error }
+            return (false, false, nil)
+        }
+    }
+}

@@ -1,0 +1,415 @@
+package import AgeEncryption
+package import BundleFormat
+import Crypto
+package import ObjectStorage
+package import SnapshotModel
+
+/// What the user brought to open content with.
+package enum OwnerCredential: Sendable {
+    case none
+    case passphrase([UInt8])
+    case identities([X25519Identity])
+
+    package var isGiven: Bool { if case .none = self { false } else { true } }
+}
+
+/// The keys that are at hand, and how far they are proven.
+package struct RepositoryAccess: Sendable {
+    /// Nil in a repository without encryption.
+    package let host: HostKey?
+    /// Identities that open content; empty where none was given.
+    package let owners: [X25519Identity]
+    /// Whom content is sealed to; empty without encryption.
+    package let recipients: [X25519Recipient]
+    package let recipientNumber: Int
+    /// What the user should know about the keys, as sentences.
+    package let notes: [String]
+
+    package var canReadContent: Bool { host == nil || !owners.isEmpty }
+}
+
+/// An open repository: its objects by their meaning. Knows in which order they may be written, and checks what it reads.
+///
+/// All methods may be called from several threads at once; all block.
+package final class Repository: Sendable {
+    package let location: String
+    package let config: RepositoryConfig
+    package let configDigest: RecordID
+    package let access: RepositoryAccess
+    package let directories: HostDirectories
+    let store: any ObjectStore
+    let layout: RepositoryLayout
+
+    private init(
+        store: any ObjectStore, location: String, config: RepositoryConfig, configDigest: RecordID,
+        access: RepositoryAccess, directories: HostDirectories
+    ) {
+        self.store = store
+        self.location = location
+        self.config = config
+        self.configDigest = configDigest
+        self.access = access
+        self.directories = directories
+        layout = RepositoryLayout(isEncrypted: config.isEncrypted)
+    }
+
+    package var id: RepositoryID { config.repository }
+    package var cachePath: String { directories.cachePath(id) }
+    package var statePath: String { directories.statePath(id) }
+    package var isLocalStore: Bool { store.capabilities.isLocal }
+
+    // MARK: Making one
+
+    /// How a new repository is to be kept secret.
+    package enum Protection: Sendable {
+        case none
+        case passphrase([UInt8])
+        case recipients([X25519Recipient])
+    }
+
+    /// What `init` has to tell its user.
+    package struct Created: Sendable {
+        package let repository: Repository
+        package let hostKeyPath: String?
+        package let recoverDigest: RecordID
+        /// The owner's confirmation is still to come: what she compares.
+        package let unprovenFingerprint: String?
+    }
+
+    /// Makes a repository in an empty store. `config.json` is written last: until then nothing there is a repository.
+    package static func create(
+        store: any ObjectStore, location: String, protection: Protection, now: Timestamp, graceSeconds: Int = 86_400,
+        directories: HostDirectories
+    ) throws(RepositoryError) -> Created {
+        let present = try stored { () throws(StorageError) in try store.head(RepositoryLayout.config) }
+        guard present == nil else {
+            throw RepositoryError(
+                .exists, location, "is already a repository", remedy: "choose another place, or use this one as it is")
+        }
+        guard let id = RepositoryID(bytes: Authentication.randomBytes(32)) else { preconditionFailure("32 bytes asked for") }
+        var isEncrypted = true
+        if case .none = protection { isEncrypted = false }
+        let config = RepositoryConfig(repository: id, created: now, isEncrypted: isEncrypted, graceSeconds: graceSeconds)
+        let configBytes = config.bytes
+        let configDigest: RecordID = Authentication.digest(configBytes)
+        var access = RepositoryAccess(host: nil, owners: [], recipients: [], recipientNumber: 0, notes: [])
+        var hostKeyPath: String?
+        var fingerprint: String?
+        if isEncrypted {
+            let host = HostKey(identity: X25519Identity(), repository: id)
+            var owners: [X25519Recipient] = []
+            var identities: [X25519Identity] = []
+            switch protection {
+            case .none: break
+            case .passphrase(let passphrase):
+                let owner = X25519Identity()
+                identities = [owner]
+                owners = [owner.recipient]
+                let sealed = try Self.sealOwner(owner, passphrase: passphrase)
+                try put(sealed, at: RepositoryLayout.ownerKey(label: "passphrase", id: Authentication.digest(sealed)), in: store)
+            case .recipients(let given): owners = given
+            }
+            let set = RecipientSet.make(
+                number: 1, owners: owners, host: host, configDigest: configDigest, created: now, provenBy: identities)
+            try Self.putHostKey(host, owners: owners, in: store)
+            try put(
+                set.bytes, at: RepositoryLayout.recipients(number: 1, id: Authentication.digest(set.bytes)), in: store)
+            let path = directories.hostKeyPath(id)
+            try LocalFile.write(HostConfiguration(pinning: set, key: host).bytes, to: path)
+            hostKeyPath = path
+            if identities.isEmpty { fingerprint = set.fingerprint }
+            access = RepositoryAccess(host: host, owners: identities, recipients: owners, recipientNumber: 1, notes: [])
+        }
+        try put(Recovery.page, at: RepositoryLayout.recoverPage, in: store)
+        try put(Recovery.program, at: RepositoryLayout.recoverProgram, in: store)
+        try put(configBytes, at: RepositoryLayout.config, in: store)
+        let repository = Repository(
+            store: store, location: location, config: config, configDigest: configDigest, access: access,
+            directories: directories)
+        return Created(
+            repository: repository, hostKeyPath: hostKeyPath, recoverDigest: Recovery.digest,
+            unprovenFingerprint: fingerprint)
+    }
+
+    static func put(_ bytes: [UInt8], at key: ObjectKey, in store: any ObjectStore) throws(RepositoryError) {
+        let digest: RecordID = Authentication.digest(bytes)
+        let content = ObjectContent(bytes: bytes, digest: digest.bytes)
+        try stored { () throws(StorageError) in try store.put(content, at: key) }
+    }
+
+    static func sealOwner(
+        _ owner: X25519Identity, passphrase: [UInt8]
+    ) throws(RepositoryError) -> [UInt8] {
+        let text = "# The owner's identity of a batchsync repository. It opens everything in it.\n# public key: \(owner.recipient.encoded())\n\(owner.encoded())\n"
+        do {
+            return try AgeEncryptor.seal(
+                Array(text.utf8), to: [.scrypt(passphrase: passphrase, workFactor: AgeRecipient.defaultWorkFactor)])
+        } catch {
+            throw RepositoryError(.local, "keys/", error.description)
+        }
+    }
+
+    static func putHostKey(_ host: HostKey, owners: [X25519Recipient], in store: any ObjectStore) throws(RepositoryError) {
+        let text = "# The host key of batchsync repository \(host.repository).\n# public key: \(host.identity.recipient.encoded())\n\(host.identity.encoded())\n"
+        let sealed: [UInt8]
+        do {
+            sealed = try AgeEncryptor.seal(Array(text.utf8), to: owners.map { .x25519($0) })
+        } catch {
+            throw RepositoryError(.local, "keys/", error.description)
+        }
+        try put(sealed, at: RepositoryLayout.hostKey(id: Authentication.digest(sealed)), in: store)
+    }
+
+    // MARK: Opening one
+
+    /// Opens a repository with what is at hand: the host key in this host's configuration, an owner's credential, or both.
+    ///
+    /// - Parameter needsOwner: content or names are going to be read, so a credential must be there and fit.
+    /// - Parameter acceptUnproven: go on although no owner has proven the recipients yet.
+    package static func open(
+        store: any ObjectStore, location: String, credential: OwnerCredential, needsOwner: Bool,
+        acceptUnproven: Bool = false, directories: HostDirectories
+    ) throws(RepositoryError) -> Repository {
+        let (config, digest) = try readConfig(store: store, location: location)
+        guard config.isEncrypted else {
+            return Repository(
+                store: store, location: location, config: config, configDigest: digest,
+                access: RepositoryAccess(host: nil, owners: [], recipients: [], recipientNumber: 0, notes: []),
+                directories: directories)
+        }
+        let path = directories.hostKeyPath(config.repository)
+        var pinned: HostConfiguration?
+        if let bytes = try LocalFile.read(path, maximumBytes: 1 << 20) {
+            let found = try HostConfiguration(parsing: bytes, path: path)
+            guard found.repository == config.repository, found.configDigest == digest else {
+                throw RepositoryError(
+                    .notProven, "config.json", "is not the one this host has pinned in \(path)",
+                    remedy: "somebody has altered it, or put another repository in its place: compare with a copy")
+            }
+            pinned = found
+        }
+        let access: RepositoryAccess
+        if credential.isGiven {
+            access = try RepositoryKeys(store: store, config: config, configDigest: digest)
+                .openAsOwner(credential, pinned: pinned, acceptUnproven: acceptUnproven)
+        } else if needsOwner {
+            throw RepositoryError(
+                .wrongKey, location, "the owner's passphrase or identity is needed to read content and names",
+                remedy: "set BATCHSYNC_PASSPHRASE, or give --passphrase-file FILE or --identity FILE")
+        } else if let pinned {
+            access = RepositoryAccess(
+                host: HostKey(identity: pinned.identity, repository: config.repository), owners: [],
+                recipients: pinned.owners, recipientNumber: pinned.recipientNumber, notes: [])
+        } else {
+            throw RepositoryError(
+                .noHostKey, location, "this host has no key for the repository (\(path) is missing)",
+                remedy: "on a machine with the owner's key run 'batchsync key export --host', and 'batchsync key accept FILE' here")
+        }
+        return Repository(
+            store: store, location: location, config: config, configDigest: digest, access: access,
+            directories: directories)
+    }
+
+    package static func readConfig(
+        store: any ObjectStore, location: String
+    ) throws(RepositoryError) -> (RepositoryConfig, RecordID) {
+        let bytes: [UInt8]
+        do {
+            bytes = try store.get(RepositoryLayout.config, maximumBytes: 1 << 20)
+        } catch {
+            if error.kind == .notFound || error.kind == .notADirectory {
+                throw RepositoryError(
+                    .notARepository, location, "there is no repository here",
+                    remedy: "check the path, or make one with 'batchsync init -r \(location)'")
+            }
+            throw .storage(error)
+        }
+        return (try RepositoryConfig(parsing: bytes), Authentication.digest(bytes))
+    }
+
+    // MARK: Records
+
+    private var recordRecipients: [AgeRecipient] {
+        guard let host = access.host else { return [] }
+        return access.recipients.map { .x25519($0) } + [.x25519(host.identity.recipient)]
+    }
+
+    /// Whom bundles are sealed to; empty without encryption.
+    package var contentRecipients: [AgeRecipient] { access.recipients.map { .x25519($0) } }
+
+    package var contentIdentities: [AgeIdentity] { access.owners.map { .x25519($0) } }
+
+    private func macMessageHead(_ type: RecordType) -> [UInt8] {
+        Array("batchsync 1\n\(type.rawValue)\n\(config.repository)\n".utf8)
+    }
+
+    /// Seals a payload as a record of this kind: its name and its bytes.
+    func sealRecord(
+        _ type: RecordType, time: Timestamp?, payload: UnsafeRawBufferPointer
+    ) throws(RepositoryError) -> (name: RecordName, bytes: [UInt8]) {
+        var header = "{\"batchsync\":1,\"kind\":\"\(type.rawValue)\",\"repository\":\"\(config.repository)\""
+        if let host = access.host {
+            let mac = macMessageHead(type).withUnsafeBytes {
+                Authentication.mac(host.macKey(type.rawValue), [$0, payload])
+            }
+            header += ",\"mac\":\"\(Hex.text(mac))\""
+        }
+        header += "}\n"
+        let plain = ByteBuffer(capacity: header.utf8.count + payload.count)
+        plain.append(header)
+        plain.append(payload)
+        let bytes: [UInt8]
+        do {
+            bytes = try SealedRecord.seal(plain.bytes, level: 3, recipients: recordRecipients)
+        } catch {
+            throw .bundle(error, type.prefix)
+        }
+        let name = RecordName(type: type, utc: time?.compactUTC ?? "", id: Authentication.digest(bytes))
+        return (name, bytes)
+    }
+
+    /// Seals and stores a record; it is durable when this returns.
+    @discardableResult
+    package func putRecord(
+        _ type: RecordType, time: Timestamp?, payload: UnsafeRawBufferPointer
+    ) throws(RepositoryError) -> RecordName {
+        let (name, bytes) = try sealRecord(type, time: time, payload: payload)
+        try Self.put(bytes, at: layout.record(name), in: store)
+        return name
+    }
+
+    @discardableResult
+    package func putRecord(_ type: RecordType, time: Timestamp, _ value: JSONValue) throws(RepositoryError) -> RecordName {
+        let payload = value.bytes + [0x0A]
+        return try payload.withRawBytes { (bytes) throws(RepositoryError) -> RecordName in
+            try putRecord(type, time: time, payload: bytes)
+        }
+    }
+
+    /// Opens the bytes of a record: name, seal, length, authenticity, in that order. What comes back is the payload.
+    package func openRecord(_ name: RecordName, bytes: [UInt8]) throws(RepositoryError) -> [UInt8] {
+        let key = layout.record(name).text
+        let digest: RecordID = Authentication.digest(bytes)
+        guard digest == name.id else { throw .damaged(key, "its bytes do not hash to its name") }
+        var identities: [AgeIdentity] = []
+        if let host = access.host { identities = [.x25519(host.identity)] + contentIdentities }
+        let plain: [UInt8]
+        do throws(BundleError) {
+            plain = try bytes.withRawBytes { (bytes) throws(BundleError) -> [UInt8] in
+                try SealedRecord.open(bytes, identities: identities, maximumBytes: name.type.maximumBytes)
+            }
+        } catch {
+            throw .damaged(key, error.description)
+        }
+        guard let end = plain.firstIndex(of: 0x0A), let header = JSONValue(parsing: Array(plain[..<end])) else {
+            throw .damaged(key, "has no header line")
+        }
+        guard let version = header["batchsync"]?.integer else { throw .damaged(key, "its header states no format") }
+        guard version <= RepositoryConfig.formatVersion else {
+            throw RepositoryError(
+                .newerFormat, key, "was written in format \(version), this release reads up to \(RepositoryConfig.formatVersion)",
+                remedy: "use a newer release of batchsync")
+        }
+        guard header["kind"]?.string == name.type.rawValue, header["repository"]?.string == config.repository.description
+        else { throw .damaged(key, "belongs elsewhere: its header names another kind of record, or another repository") }
+        let payload = Array(plain[(end + 1)...])
+        if let host = access.host {
+            guard let mac = header["mac"]?.string.flatMap({ Hex.bytes($0) }) else {
+                throw .damaged(key, "is not authenticated: nobody with this repository's host key has written it")
+            }
+            let expected = macMessageHead(name.type).withUnsafeBytes { head in
+                payload.withUnsafeBytes { Authentication.mac(host.macKey(name.type.rawValue), [head, $0]) }
+            }
+            guard Authentication.areEqual(mac, expected) else {
+                throw .damaged(key, "is forged: nobody with this repository's host key has written it")
+            }
+        }
+        return payload
+    }
+
+    package func readRecord(_ name: RecordName) throws(RepositoryError) -> [UInt8] {
+        let key = layout.record(name)
+        // Sealing and compressing add a little; a stored record is never larger than its plain text may be, and some.
+        let limit = name.type.maximumBytes + (1 << 20)
+        let bytes = try stored { () throws(StorageError) in try store.get(key, maximumBytes: limit) }
+        return try openRecord(name, bytes: bytes)
+    }
+
+    package func readJSON(_ name: RecordName) throws(RepositoryError) -> JSONValue {
+        let payload = try readRecord(name)
+        guard let value = JSONValue(parsing: payload) else { throw .damaged(layout.record(name).text, "is not JSON") }
+        return value
+    }
+
+    /// Names and sizes of all records of a kind, in order of name. Names of other shapes are passed over.
+    package func listRecords(
+        _ type: RecordType
+    ) throws(RepositoryError) -> [(name: RecordName, length: Int, modified: Int64?)] {
+        let objects = try stored { () throws(StorageError) in try store.list(prefix: type.prefix) }
+        return objects.compactMap { object in
+            layout.recordName(object.key, type: type).map { ($0, object.length, object.modified) }
+        }
+    }
+
+    package func deleteRecord(_ name: RecordName) throws(RepositoryError) {
+        let key = layout.record(name)
+        try stored { () throws(StorageError) in try store.delete(key) }
+    }
+
+    package func recordKey(_ name: RecordName) -> String { layout.record(name).text }
+
+    // MARK: Bundles
+
+    package func makeSpool() throws(RepositoryError) -> SpoolFile {
+        try stored { () throws(StorageError) in try store.makeSpool() }
+    }
+
+    /// Stores a finished bundle; it is durable when this returns.
+    package func putBundle(_ bundle: SealedBundle, spool: SpoolFile) throws(RepositoryError) {
+        let content = ObjectContent(file: spool, digest: bundle.id.bytes, md5: bundle.md5)
+        let key = layout.bundle(bundle.id)
+        try stored { () throws(StorageError) in try store.put(content, at: key) }
+    }
+
+    package func bundleKey(_ id: BundleID) -> String { layout.bundle(id).text }
+
+    /// Ids and stored sizes of all bundles.
+    package func listBundles() throws(RepositoryError) -> [BundleID: Int] {
+        let objects = try stored { () throws(StorageError) in try store.list(prefix: RepositoryLayout.bundles) }
+        var bundles: [BundleID: Int] = [:]
+        bundles.reserveCapacity(objects.count)
+        for object in objects {
+            if let id = layout.bundleID(object.key) { bundles[id] = object.length }
+        }
+        return bundles
+    }
+
+    /// Reads a range of a bundle's stored bytes into `buffer`; the count may be short only at its end.
+    package func readBundle(
+        _ id: BundleID, range: Range<Int>, into buffer: UnsafeMutableRawBufferPointer
+    ) throws(RepositoryError) -> Int {
+        let key = layout.bundle(id)
+        return try stored { () throws(StorageError) in try store.get(key, range: range, into: buffer) }
+    }
+
+    package func bundleSize(_ id: BundleID) throws(RepositoryError) -> Int? {
+        let key = layout.bundle(id)
+        return try stored { () throws(StorageError) in try store.head(key) }?.length
+    }
+
+    /// All objects with their lengths, for statistics and audits.
+    package func listAll() throws(RepositoryError) -> [(name: String, length: Int)] {
+        try stored { () throws(StorageError) in try store.list(prefix: "") }.map { ($0.key.text, $0.length) }
+    }
+
+    /// The stored bytes of a small object by its name, for audits.
+    package func readObject(_ name: String, maximumBytes: Int) throws(RepositoryError) -> [UInt8] {
+        guard let key = ObjectKey(name) else { throw RepositoryError(.notFound, name, "is not the name of an object") }
+        return try stored { () throws(StorageError) in try store.get(key, maximumBytes: maximumBytes) }
+    }
+
+    /// Difference of the store's clock to this host's, in seconds.
+    package func storeTime() throws(RepositoryError) -> Int64 {
+        try stored { () throws(StorageError) in try store.currentTime() }
+    }
+}

@@ -1,0 +1,239 @@
+package import AgeEncryption
+import ObjectStorage
+package import SnapshotModel
+
+/// The objects below `keys/`, and the root of trust that they are (format.md section 4).
+package struct RepositoryKeys: Sendable {
+    let store: any ObjectStore
+    let config: RepositoryConfig
+    let configDigest: RecordID
+
+    init(store: any ObjectStore, config: RepositoryConfig, configDigest: RecordID) {
+        self.store = store
+        self.config = config
+        self.configDigest = configDigest
+    }
+
+    package init(of repository: Repository) {
+        self.init(store: repository.store, config: repository.config, configDigest: repository.configDigest)
+    }
+
+    package func list() throws(RepositoryError) -> [KeyObject] {
+        try stored { () throws(StorageError) in try store.list(prefix: RepositoryLayout.keys) }
+            .compactMap { KeyObject($0.key) }
+    }
+
+    private func read(_ object: KeyObject) throws(RepositoryError) -> [UInt8] {
+        try stored { () throws(StorageError) in try store.get(object.key, maximumBytes: 64 << 10) }
+    }
+
+    /// Reads a key object whose bytes hash to its name.
+    func readChecked(_ object: KeyObject) throws(RepositoryError) -> [UInt8] {
+        let bytes = try read(object)
+        let digest: RecordID = Authentication.digest(bytes)
+        guard digest == object.id else { throw .damaged(object.name, "its bytes do not hash to its name") }
+        return bytes
+    }
+
+    /// Opens the owner's identities with what the user brought.
+    package func owners(_ credential: OwnerCredential, objects: [KeyObject]) throws(RepositoryError) -> [X25519Identity] {
+        switch credential {
+        case .none: return []
+        case .identities(let identities): return identities
+        case .passphrase(let passphrase):
+            var tried = 0
+            for object in objects {
+                guard case .owner = object.role else { continue }
+                tried += 1
+                let bytes = try read(object)
+                do throws(AgeError) {
+                    let plain = try bytes.withRawBytes { (bytes) throws(AgeError) -> [UInt8] in
+                        try AgePayload.openAll(
+                            bytes,
+                            identities: [.scrypt(passphrase: passphrase, maximumWorkFactor: AgeIdentity.defaultMaximumWorkFactor)])
+                    }
+                    return try AgeIdentityFile.parse(plain)
+                } catch {
+                    guard error.kind == .noMatchingIdentity else { throw .damaged(object.name, error.description) }
+                }
+            }
+            guard tried > 0 else {
+                throw RepositoryError(
+                    .wrongKey, "keys/", "no passphrase opens this repository, only identities",
+                    remedy: "give the owner's identity with --identity FILE")
+            }
+            throw RepositoryError(.wrongKey, "", "wrong passphrase", remedy: "check the passphrase, or give --identity FILE")
+        }
+    }
+
+    /// All recipient sets that parse and belong to this repository, the highest number first.
+    package func recipientSets(_ objects: [KeyObject]) throws(RepositoryError) -> (sets: [RecipientSet], refused: [String]) {
+        var sets: [RecipientSet] = []
+        var refused: [String] = []
+        for object in objects {
+            guard case .recipients(let number) = object.role else { continue }
+            let bytes = try read(object)
+            let digest: RecordID = Authentication.digest(bytes)
+            guard digest == object.id, let set = RecipientSet(parsing: bytes), set.number == number,
+                set.repository == config.repository, set.configDigest == configDigest
+            else {
+                refused.append("\(object.name): is not a recipient set of this repository")
+                continue
+            }
+            sets.append(set)
+        }
+        return (sets.sorted { $0.number > $1.number }, refused)
+    }
+
+    /// Opens the host key with an owner's identity; nil where no object holds the one that `recipient` names.
+    func hostKey(
+        for recipient: X25519Recipient, owners: [X25519Identity], objects: [KeyObject]
+    ) throws(RepositoryError) -> HostKey? {
+        for object in objects where object.role == .host {
+            let bytes = try read(object)
+            let opened = try? bytes.withRawBytes { (bytes: UnsafeRawBufferPointer) throws(AgeError) -> [UInt8] in
+                try AgePayload.openAll(bytes, identities: owners.map { .x25519($0) })
+            }
+            guard let opened, let identities = try? AgeIdentityFile.parse(opened) else { continue }
+            if let identity = identities.first(where: { $0.recipient == recipient }) {
+                return HostKey(identity: identity, repository: config.repository)
+            }
+        }
+        return nil
+    }
+
+    /// The way of format.md section 4 for a reader with an owner's identity.
+    func openAsOwner(
+        _ credential: OwnerCredential, pinned: HostConfiguration?, acceptUnproven: Bool
+    ) throws(RepositoryError) -> RepositoryAccess {
+        let objects = try list()
+        let owners = try owners(credential, objects: objects)
+        let (sets, refused) = try recipientSets(objects)
+        var notes = refused
+        func named(_ set: RecipientSet) -> Bool { owners.contains { set.owners.contains($0.recipient) } }
+        var chosen: RecipientSet?
+        for set in sets where chosen == nil {
+            if owners.contains(where: { set.isProven(by: $0) }) {
+                chosen = set
+            } else {
+                notes.append("keys/recipients-\(set.number): is not proven by the owner's identity that was given")
+            }
+        }
+        if chosen == nil, let set = sets.first(where: named) {
+            guard acceptUnproven || pinned?.recipientNumber == set.number && pinned?.owners == set.owners else {
+                throw RepositoryError(
+                    .notProven, "keys/recipients-\(set.number)",
+                    "sender not proven: no owner has confirmed this repository's keys yet (fingerprint \(set.fingerprint))",
+                    remedy: "compare the fingerprint with the one init printed, then run 'batchsync key accept --identity FILE'")
+            }
+            chosen = set
+        }
+        guard let set = chosen else {
+            if sets.isEmpty {
+                throw RepositoryError(
+                    .damaged, "keys/", "there is no recipient set of this repository",
+                    remedy: "copy keys/ back from a host that has pinned it, or from a copy of the repository")
+            }
+            throw RepositoryError(
+                .wrongKey, "", "the identity given is not an owner of this repository",
+                remedy: "owners are \(sets[0].owners.map { $0.encoded() }.joined(separator: ", "))")
+        }
+        if let pinned, set.number < pinned.recipientNumber {
+            throw RepositoryError(
+                .notProven, "keys/recipients-\(set.number)",
+                "is older than set \(pinned.recipientNumber), which this host has pinned: the repository has been rolled back",
+                remedy: "compare with another copy of the repository")
+        }
+        let host: HostKey
+        if let pinned, pinned.identity.recipient == set.host {
+            host = HostKey(identity: pinned.identity, repository: config.repository)
+        } else if let found = try hostKey(for: set.host, owners: owners, objects: objects) {
+            host = found
+        } else {
+            throw RepositoryError(
+                .damaged, "keys/host-…", "the host key is missing, or is not the one that the recipient set names",
+                remedy: "copy keys/ back from another copy of the repository, or from a host's configuration")
+        }
+        guard set.isAuthentic(under: host) else {
+            throw RepositoryError(
+                .notProven, "keys/recipients-\(set.number)", "is forged: the host key does not confirm it",
+                remedy: "somebody has altered keys/: copy it back from another copy of the repository")
+        }
+        let mine = owners.filter { set.owners.contains($0.recipient) }
+        return RepositoryAccess(
+            host: host, owners: mine.isEmpty ? owners : mine, recipients: set.owners, recipientNumber: set.number,
+            notes: notes)
+    }
+
+    // MARK: Changing keys
+
+    /// Seals an owner's identity to one more passphrase.
+    package func addPassphrase(
+        _ passphrase: [UInt8], label: String, for owner: X25519Identity
+    ) throws(RepositoryError) -> String {
+        try Self.checkLabel(label)
+        let sealed = try Repository.sealOwner(owner, passphrase: passphrase)
+        let key = RepositoryLayout.ownerKey(label: label, id: Authentication.digest(sealed))
+        try Repository.put(sealed, at: key, in: store)
+        return key.text
+    }
+
+    static func checkLabel(_ label: String) throws(RepositoryError) {
+        let isGood = (1...32).contains(label.utf8.count)
+            && label.utf8.allSatisfy { (0x61...0x7A).contains($0) || (0x30...0x39).contains($0) || $0 == 0x5F || $0 == 0x2E }
+        guard isGood else {
+            throw RepositoryError(.refused, label, "is not a label: 1 to 32 of a-z, 0-9, '_' and '.'")
+        }
+    }
+
+    /// Stores a new recipient set, numbered one above the highest, with the host key sealed to it.
+    package func putRecipients(
+        _ owners: [X25519Recipient], host: HostKey, provenBy identities: [X25519Identity], now: Timestamp
+    ) throws(RepositoryError) -> RecipientSet {
+        let highest = try recipientSets(try list()).sets.first?.number ?? 0
+        let set = RecipientSet.make(
+            number: highest + 1, owners: owners, host: host, configDigest: configDigest, created: now, provenBy: identities)
+        try Repository.putHostKey(host, owners: owners, in: store)
+        let bytes = set.bytes
+        try Repository.put(bytes, at: RepositoryLayout.recipients(number: set.number, id: Authentication.digest(bytes)), in: store)
+        return set
+    }
+
+    /// An owner confirms a set that `init` could not prove.
+    package func confirm(_ set: RecipientSet, by owner: X25519Identity) throws(RepositoryError) {
+        let bytes = set.proven(by: owner).bytes
+        try Repository.put(bytes, at: RepositoryLayout.recipients(number: set.number, id: Authentication.digest(bytes)), in: store)
+    }
+
+    /// Removes a key object by its name or the beginning of it. The last that opens the owner's identity stays, and so does what a host needs.
+    package func remove(_ name: String, hasIdentityFile: Bool) throws(RepositoryError) -> String {
+        let objects = try list()
+        let owners = objects.filter { if case .owner = $0.role { true } else { false } }
+        let matching = objects.filter { $0.name == name || $0.name.dropFirst(5).hasPrefix(name) }
+        guard matching.count == 1, let object = matching.first else {
+            throw RepositoryError(
+                .notFound, name, matching.isEmpty ? "no key has this name" : "several keys begin like this",
+                remedy: "'batchsync key list' shows their names")
+        }
+        guard case .owner = object.role else {
+            throw RepositoryError(.refused, object.name, "cannot be removed: every reader needs it")
+        }
+        guard owners.count > 1 || hasIdentityFile else {
+            throw RepositoryError(
+                .refused, object.name, "is the last key that opens this repository",
+                remedy: "add another passphrase first: 'batchsync key add --passphrase'")
+        }
+        try stored { () throws(StorageError) in try store.delete(object.key) }
+        return object.name
+    }
+
+    /// What a host needs to back up into this repository, for `key export --host`.
+    package func hostConfiguration(_ repository: Repository) throws(RepositoryError) -> HostConfiguration {
+        guard let host = repository.access.host else {
+            throw RepositoryError(.refused, repository.location, "has no encryption, so hosts need no key")
+        }
+        return HostConfiguration(
+            repository: config.repository, configDigest: configDigest, identity: host.identity,
+            recipientNumber: repository.access.recipientNumber, owners: repository.access.recipients)
+    }
+}

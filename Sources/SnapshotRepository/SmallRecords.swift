@@ -1,0 +1,223 @@
+package import SnapshotModel
+
+/// Which snapshots are no longer listed (format.md section 11).
+package enum ForgottenRecord {
+    static func load(_ repository: Repository, damaged: inout [RepositoryError]) throws(RepositoryError) -> Set<SnapshotID> {
+        var forgotten: Set<SnapshotID> = []
+        for (name, _, _) in try repository.listRecords(.forgotten) {
+            do {
+                let value = try repository.readJSON(name)
+                for item in value["snapshots"]?.array ?? [] {
+                    if let id = item.string.flatMap({ SnapshotID($0) }) { forgotten.insert(id) }
+                }
+                for item in value["restored"]?.array ?? [] {
+                    if let id = item.string.flatMap({ SnapshotID($0) }) { forgotten.remove(id) }
+                }
+            } catch {
+                damaged.append(error)
+            }
+        }
+        return forgotten
+    }
+}
+
+/// Tags and pins given to snapshots after their commit.
+package struct MarkRecord: Sendable {
+    package var snapshot: SnapshotID
+    package var add: [String] = []
+    package var remove: [String] = []
+    package var pin: Bool?
+    package var description: String?
+
+    package init(snapshot: SnapshotID) { self.snapshot = snapshot }
+
+    package func store(in repository: Repository, time: Timestamp, host: String) throws(RepositoryError) {
+        var fields: [(key: String, value: JSONValue)] = [
+            ("time", .string(time.text)), ("host", .string(host)), ("snapshot", .string(snapshot.description)),
+        ]
+        if !add.isEmpty { fields.append(("add", .array(add.map { .string($0) }))) }
+        if !remove.isEmpty { fields.append(("remove", .array(remove.map { .string($0) }))) }
+        if let pin { fields.append(("pin", .bool(pin))) }
+        if let description { fields.append(("description", .string(description))) }
+        try repository.putRecord(.mark, time: time, .object(fields))
+    }
+
+    static func apply(
+        to snapshots: inout [Snapshot], _ repository: Repository, damaged: inout [RepositoryError]
+    ) throws(RepositoryError) {
+        let names = try repository.listRecords(.mark).map(\.name)
+        guard !names.isEmpty else { return }
+        var positions: [SnapshotID: Int] = [:]
+        for (position, snapshot) in snapshots.enumerated() { positions[snapshot.id] = position }
+        var marks: [(time: Timestamp, name: RecordName, value: JSONValue)] = []
+        for name in names {
+            do {
+                let value = try repository.readJSON(name)
+                guard let time = value["time"]?.timestamp else { continue }
+                marks.append((time, name, value))
+            } catch {
+                damaged.append(error)
+            }
+        }
+        marks.sort { $0.time != $1.time ? $0.time < $1.time : $0.name < $1.name }
+        for mark in marks {
+            guard let id = mark.value["snapshot"]?.string.flatMap({ SnapshotID($0) }), let position = positions[id] else { continue }
+            let removed = Set((mark.value["remove"]?.array ?? []).compactMap(\.string))
+            snapshots[position].tags.removeAll { removed.contains($0) }
+            for tag in (mark.value["add"]?.array ?? []).compactMap(\.string) where !snapshots[position].tags.contains(tag) {
+                snapshots[position].tags.append(tag)
+            }
+            if let pin = mark.value["pin"]?.bool { snapshots[position].isPinned = pin }
+            if let text = mark.value["description"]?.string { snapshots[position].description = text }
+        }
+    }
+}
+
+/// What prune has condemned and deleted, as far as this look at the store has seen it.
+package struct CondemnedView: Sendable {
+    /// Names as snapshots carry them in `seen`.
+    package private(set) var names: [String] = []
+    /// No new snapshot may need any of these.
+    package private(set) var bundles: Set<BundleID> = []
+    package private(set) var indexes: Set<RecordID> = []
+    package private(set) var byName: [String: Set<BundleID>] = [:]
+    package private(set) var deletions: [(records: [String], snapshots: Set<SnapshotID>)] = []
+
+    package init() {}
+
+    package static func load(
+        _ repository: Repository, damaged: inout [RepositoryError]
+    ) throws(RepositoryError) -> CondemnedView {
+        var view = CondemnedView()
+        for (name, _, _) in try repository.listRecords(.condemned) {
+            let value: JSONValue
+            do {
+                value = try repository.readJSON(name)
+            } catch {
+                damaged.append(error)
+                continue
+            }
+            switch value["state"]?.string {
+            case "condemned":
+                let ids = Set((value["bundles"]?.array ?? []).compactMap { $0.string.flatMap { BundleID($0) } })
+                view.names.append(name.text)
+                view.bundles.formUnion(ids)
+                view.byName[name.text] = ids
+                view.indexes.formUnion((value["index"]?.array ?? []).compactMap { $0.string.flatMap { RecordID($0) } })
+            case "deleting":
+                view.deletions.append(
+                    (
+                        (value["records"]?.array ?? []).compactMap(\.string),
+                        Set((value["snapshots"]?.array ?? []).compactMap { $0.string.flatMap { SnapshotID($0) } })
+                    ))
+            default:
+                damaged.append(.damaged(repository.recordKey(name), "is a condemned record of an unknown state"))
+            }
+        }
+        return view
+    }
+
+    /// Bundles removed by delete phases that had not seen this snapshot, under records that its run had not seen.
+    func bundlesDeletedUnseen(by snapshot: Snapshot) -> Set<BundleID> {
+        var deleted: Set<BundleID> = []
+        for deletion in deletions where !deletion.snapshots.contains(snapshot.id) {
+            for record in deletion.records where !snapshot.seen.contains(record) { deleted.formUnion(byName[record] ?? []) }
+        }
+        return deleted
+    }
+}
+
+/// When each bundle was last read, and how deeply.
+package struct VerifiedRecord: Sendable {
+    package enum Depth: String, Sendable, Comparable {
+        case digest, content
+        package static func < (left: Depth, right: Depth) -> Bool { left == .digest && right == .content }
+    }
+
+    package struct Mark: Sendable {
+        package var depth: Depth
+        package var time: Timestamp
+        package init(depth: Depth, time: Timestamp) {
+            self.depth = depth
+            self.time = time
+        }
+    }
+
+    package var marks: [BundleID: Mark] = [:]
+    /// The records this was read from: they are replaced by the next one that is stored.
+    private var sources: [RecordName] = []
+
+    package init() {}
+
+    package static func load(_ repository: Repository) throws(RepositoryError) -> VerifiedRecord {
+        var record = VerifiedRecord()
+        for (name, _, _) in try repository.listRecords(.verified) {
+            // An unreadable record only makes bundles look longer unverified than they are.
+            guard let value = try? repository.readJSON(name) else { continue }
+            record.sources.append(name)
+            for item in value["bundles"]?.array ?? [] {
+                guard let parts = item.array, parts.count == 3, let id = parts[0].string.flatMap({ BundleID($0) }),
+                    let depth = parts[1].string.flatMap(Depth.init(rawValue:)), let time = parts[2].timestamp
+                else { continue }
+                record.note(id, Mark(depth: depth, time: time))
+            }
+        }
+        return record
+    }
+
+    package mutating func note(_ id: BundleID, _ mark: Mark) {
+        if let known = marks[id], known.time > mark.time { return }
+        marks[id] = mark
+    }
+
+    /// Stores what is known now, then removes the records it was read from.
+    package mutating func store(in repository: Repository, time: Timestamp, host: String, keeping: Set<BundleID>) throws(RepositoryError) {
+        let list = marks.filter { keeping.contains($0.key) }.sorted { $0.key < $1.key }.map {
+            JSONValue.array([
+                .string($0.key.description), .string($0.value.depth.rawValue), .string($0.value.time.text),
+            ])
+        }
+        let name = try repository.putRecord(
+            .verified, time: time,
+            .object([("time", .string(time.text)), ("host", .string(host)), ("bundles", .array(list))]))
+        for source in sources where source != name { try repository.deleteRecord(source) }
+        sources = [name]
+    }
+}
+
+/// Checkpoint and lease of a run in progress.
+package struct RunRecord: Sendable {
+    package var run: String
+    package var sequence: Int
+    package var started: Timestamp
+    package var host: String
+    package var roots: [[UInt8]]
+    package var bundles: [BundleID]
+    package var uses: [BundleID]
+    package var segments: [ChunkID]
+
+    package init(run: String, started: Timestamp, host: String, roots: [[UInt8]]) {
+        self.run = run
+        sequence = 0
+        self.started = started
+        self.host = host
+        self.roots = roots
+        bundles = []
+        uses = []
+        segments = []
+    }
+
+    /// Stores the record and removes the one before it.
+    package func store(in repository: Repository, time: Timestamp, replacing old: RecordName?) throws(RepositoryError) -> RecordName {
+        let name = try repository.putRecord(
+            .run, time: time,
+            .object([
+                ("time", .string(time.text)), ("host", .string(host)), ("run", .string(run)),
+                ("sequence", .integer(Int64(sequence))), ("started", .string(started.text)),
+                ("roots", .array(roots.map { JSONValue(path: $0) })), ("bundles", JSONValue(ids: bundles)),
+                ("uses", JSONValue(ids: uses)), ("segments", JSONValue(ids: segments)),
+            ]))
+        if let old, old != name { try repository.deleteRecord(old) }
+        return name
+    }
+}
