@@ -278,3 +278,26 @@ int csys_terminal_echo(int fd, int on) {
     if (tcsetattr(fd, TCSAFLUSH, &t) < 0) return -errno;
     return was;
 }
+
+int csys_chmod_nofollow(int dirfd, const char *name, uint32_t mode) {
+    // fchmodat2 (Linux 6.6) is number 452 on every architecture; older headers do not name it.
+    long r = syscall(452, dirfd, name, (mode_t)mode, AT_SYMLINK_NOFOLLOW);
+    if (r >= 0) return 0;
+    if (errno != ENOSYS && errno != EPERM) return -errno;
+    int fd = openat(dirfd, name, O_PATH | O_NOFOLLOW | O_CLOEXEC);
+    if (fd < 0) return -errno;
+    struct stat s;
+    int result = 0;
+    char path[64];
+    snprintf(path, sizeof path, "/proc/self/fd/%d", fd);
+    if (fstat(fd, &s) < 0) result = -errno;
+    else if (S_ISLNK(s.st_mode)) result = -ELOOP;
+    else if (chmod(path, (mode_t)mode) < 0) result = -errno;
+    close(fd);
+    return result;
+}
+
+long csys_copy_range(int destination, int64_t destination_offset, int source, int64_t source_offset, size_t size) {
+    off64_t to = destination_offset, from = source_offset;
+    RETRIED(copy_file_range(source, &from, destination, &to, size, 0));
+}

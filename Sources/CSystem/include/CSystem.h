@@ -151,3 +151,7 @@ int csys_terminal(int fd, int *columns);
 /// Switches echo on a terminal; returns the former state (1 on, 0 off).
 int csys_terminal_echo(int fd, int on);
 
+/// chmod of one name in a directory, which never follows a symlink (-ELOOP or -EOPNOTSUPP for one).
+int csys_chmod_nofollow(int dirfd, const char *name, uint32_t mode);
+/// copy_file_range: bytes copied inside the kernel, shared where the file system can; 0 at the source's end.
+long csys_copy_range(int destination, int64_t destination_offset, int source, int64_t source_offset, size_t size);

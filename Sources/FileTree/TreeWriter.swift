@@ -1,0 +1,370 @@
+import CSystem
+import Glibc
+package import SnapshotModel
+import Synchronization
+
+/// Writes a tree below a restore target: the safe hands of a restore, which decides what goes where
+/// and when.
+///
+/// Paths are relative to the target: components joined by single slashes, without one in front. The
+/// order that a caller keeps: a directory before what is in it; all names of a hard-linked file
+/// after the first one is finished; metadata of directories when nothing more is made in them, the
+/// deepest first; `applyLockingFlags` when everything else is done.
+///
+/// All calls may be made from any thread, and for different paths at once. What cannot be done is
+/// thrown; metadata that could not be set is returned, and the rest of the entry is there.
+package final class TreeWriter: Sendable {
+    package let target: TargetDirectory
+    let metadata: MetadataWriter
+    /// Files that replace another one reach the disk before they take its name.
+    let flushesBeforeReplacing: Bool
+    /// Tells the temporary names of this restore from those of any other.
+    private let token: String
+    private let counter = Atomic<UInt64>(0)
+    private let locked = Mutex<[LockedEntry]>([])
+
+    /// What gets an immutable or append-only flag in the end.
+    private struct LockedEntry {
+        let relative: [UInt8]
+        let path: [UInt8]
+        let flags: UInt32
+    }
+
+    /// What happens to something that stands where an entry goes.
+    package enum Placement: Sendable {
+        /// Nothing may stand there; what does is an error of kind `exists`.
+        case new
+        /// The new file is built beside the old one and takes its name when it is whole, so that
+        /// anybody sees either the one or the other. Whatever is no directory is replaced, and an
+        /// empty directory.
+        case replacing
+        /// For files: blocks are rewritten in the existing file. Where that is no plain file, is
+        /// being executed or has several names, it is replaced instead.
+        case inPlace
+    }
+
+    /// - Parameters:
+    ///   - ownership: Whose the restored files become.
+    ///   - flushesBeforeReplacing: Whether a power failure, too, leaves the old file or the new one
+    ///     where a file is replaced. Costs a disk flush for each such file.
+    package init(
+        target: TargetDirectory, ownership: TargetOwnership = .names,
+        flushesBeforeReplacing: Bool = false
+    ) {
+        self.target = target
+        self.flushesBeforeReplacing = flushesBeforeReplacing
+        metadata = MetadataWriter(ownership: ownership)
+        var random: UInt64 = 0
+        _ = csys_random(&random, MemoryLayout<UInt64>.size)
+        token = String(random, radix: 36)
+    }
+
+    /// Entries whose owner or group an ordinary user could not set. They are no problems of their
+    /// own.
+    package var ownersNotSet: Int { metadata.owners.refusals.load(ordering: .relaxed) }
+
+    // MARK: Directories
+
+    /// Makes a directory, with mode 0700 until its metadata is applied. One that is there already
+    /// is fine and stays as it is, but a user who owns it gets the right to write in it.
+    ///
+    /// - Parameters:
+    ///   - flags: Of the entry. Some work only if they are set while the directory is empty.
+    ///   - replacing: Whether something else that stands there goes; else it is an error of kind
+    ///     `exists`. A symlink to a directory is something else.
+    /// - Returns: Whether the directory is new.
+    @discardableResult
+    package func makeDirectory(
+        _ relative: [UInt8], flags: UInt32 = 0, replacing: Bool = false
+    ) throws(FileTreeError) -> Bool {
+        if relative.isEmpty { return false }
+        let slot = try target.slot(relative)
+        var result = csys_mkdirat(slot.parent.descriptor, slot.name, 0o700)
+        if result == -EEXIST {
+            var status = csys_stat()
+            let examined = csys_lstatat(slot.parent.descriptor, slot.name, &status)
+            guard examined == 0 else {
+                throw target.failure(examined, relative, "fstatat", "examine")
+            }
+            if EntryKind(mode: status.mode) == .directory {
+                let owners = metadata.owners
+                if !owners.isSuperuser, status.uid == owners.ownUser, status.mode & 0o700 != 0o700 {
+                    _ = csys_chmod_nofollow(
+                        slot.parent.descriptor, slot.name, status.mode & 0o7777 | 0o700)
+                    target.forget(relative)
+                }
+                return false
+            }
+            if replacing {
+                let removed = csys_unlinkat(slot.parent.descriptor, slot.name, 0)
+                guard removed == 0 || removed == -ENOENT else {
+                    throw target.failure(removed, relative, "unlinkat", "replace")
+                }
+                result = csys_mkdirat(slot.parent.descriptor, slot.name, 0o700)
+            }
+        }
+        guard result == 0 else {
+            throw target.failure(result, relative, "mkdirat", "make the directory")
+        }
+        let flags = flags & MetadataWriter.earlyFlags
+        if slot.parent.hasDefaultACL || slot.parent.passesFlags || flags != 0 {
+            try prepareDirectory(slot, flags: flags)
+        }
+        return true
+    }
+
+    /// Takes off what a new directory inherited, so that it does not pass it on, and sets the flags
+    /// that should pass on.
+    private func prepareDirectory(_ slot: TargetSlot, flags: UInt32) throws(FileTreeError) {
+        let descriptor = csys_openat(
+            slot.parent.descriptor, slot.name,
+            O_RDONLY | CSYS_O_DIRECTORY | CSYS_O_NOFOLLOW | CSYS_O_CLOEXEC, 0)
+        guard descriptor >= 0 else {
+            throw target.failure(descriptor, slot.relative, "openat", "open the directory")
+        }
+        defer { _ = csys_close(descriptor) }
+        if slot.parent.hasDefaultACL {
+            _ = csys_fremovexattr(descriptor, AccessControlList.defaultAttribute)
+            _ = csys_fremovexattr(descriptor, AccessControlList.accessAttribute)
+            _ = csys_fchmod(descriptor, 0o700)
+        }
+        // What is refused here is reported when the metadata is applied.
+        metadata.applyFlags(flags, to: descriptor) { _, _ in }
+    }
+
+    /// Sets the metadata of a directory: when nothing more is made in it.
+    package func applyDirectoryMetadata(
+        _ relative: [UInt8], entry: Entry
+    ) throws(FileTreeError) -> [MetadataWriterProblem] {
+        let handle = try target.directory(relative)
+        var status = csys_stat()
+        let result = csys_fstat(handle.descriptor, &status)
+        guard result == 0 else { throw target.failure(result, relative, "fstat", "examine") }
+        let problems = metadata.apply(
+            entry, to: MetadataSubject(descriptor: handle.descriptor),
+            state: MetadataState(
+                owner: (status.uid, status.gid), mode: status.mode & 0o7777, isNew: false,
+                inheritsACL: false, flags: handle.flags))
+        // The cached handle remembers whether its directory passes something on.
+        if entry.defaultACL != nil || entry.flags != 0 || handle.hasDefaultACL || handle.passesFlags
+        {
+            target.forget(relative)
+        }
+        lockLater(relative, entry)
+        return problems
+    }
+
+    // MARK: Symbolic links, special files, hard links
+
+    /// Makes a symbolic link with the entry's target and metadata.
+    package func makeSymlink(
+        _ relative: [UInt8], entry: Entry, placement: Placement = .new
+    ) throws(FileTreeError) -> [MetadataWriterProblem] {
+        guard !entry.target.contains(0) else {
+            throw FileTreeError(
+                .malformed, "make the symbolic link", path: target.displayed(relative),
+                cause: "a zero byte is in what it points to")
+        }
+        let link = TargetPath.cString(entry.target[...])
+        return try make(relative, entry, placement, "symlinkat") { directory, name in
+            csys_symlinkat(link, directory, name)
+        }
+    }
+
+    /// Makes a fifo, socket or device with the entry's metadata.
+    ///
+    /// - Returns: Where this user may not make devices, one problem that says so, and nothing is
+    ///   made.
+    package func makeSpecial(
+        _ relative: [UInt8], entry: Entry, placement: Placement = .new
+    ) throws(FileTreeError) -> [MetadataWriterProblem] {
+        switch entry.kind {
+        case .fifo, .socket, .characterDevice, .blockDevice: break
+        case .file, .directory, .symlink:
+            preconditionFailure("makeSpecial makes fifos, sockets and devices")
+        }
+        do throws(FileTreeError) {
+            return try make(relative, entry, placement, "mknodat") { directory, name in
+                csys_mknodat(
+                    directory, name, entry.kind.modeBits | 0o600, entry.deviceMajor,
+                    entry.deviceMinor)
+            }
+        } catch  where error.errno == EPERM || error.errno == EOPNOTSUPP {
+            return [
+                MetadataWriterProblem(path: entry.path, aspect: .specialFile, errno: error.errno)
+            ]
+        }
+    }
+
+    /// Gives a finished file one more name.
+    ///
+    /// - Throws: `unsupported` (EMLINK, EPERM) or `changed` (EXDEV) where the file system makes no
+    ///   such link; the caller may write the content once more instead.
+    package func makeHardLink(
+        from existing: [UInt8], to relative: [UInt8], placement: Placement = .new
+    ) throws(FileTreeError) {
+        let source = try target.slot(existing)
+        let slot = try target.slot(relative)
+        var result = csys_linkat(
+            source.parent.descriptor, source.name, slot.parent.descriptor, slot.name)
+        if result == -EEXIST {
+            var first = csys_stat()
+            var second = csys_stat()
+            if csys_lstatat(source.parent.descriptor, source.name, &first) == 0,
+                csys_lstatat(slot.parent.descriptor, slot.name, &second) == 0,
+                FileStatus(first).isSameFile(as: FileStatus(second))
+            {
+                return
+            }
+            if placement != .new {
+                let name = temporaryName()
+                result = csys_linkat(
+                    source.parent.descriptor, source.name, slot.parent.descriptor, name)
+                if result == 0 { return try moveIntoPlace(name, slot) }
+            }
+        }
+        guard result == 0 else { throw target.failure(result, relative, "linkat", "link") }
+    }
+
+    /// Makes something small that is whole once it has a name, then sets its metadata.
+    private func make(
+        _ relative: [UInt8], _ entry: Entry, _ placement: Placement, _ call: String,
+        _ create: (Int32, UnsafePointer<CChar>) -> Int32
+    ) throws(FileTreeError) -> [MetadataWriterProblem] {
+        let slot = try target.slot(relative)
+        var name = slot.name
+        var result = create(slot.parent.descriptor, name)
+        if result == -EEXIST, placement != .new {
+            name = temporaryName()
+            result = create(slot.parent.descriptor, name)
+        }
+        guard result == 0 else { throw target.failure(result, relative, call, "make") }
+        let subject = MetadataSubject(directory: slot.parent.descriptor, name: name)
+        if slot.parent.newOwner == nil {
+            var status = csys_stat()
+            if subject.status(&status) == 0 { slot.parent.observe(owner: status) }
+        }
+        let problems = metadata.apply(
+            entry, to: subject,
+            state: MetadataState(
+                owner: slot.parent.newOwner, mode: nil, isNew: true,
+                inheritsACL: slot.parent.hasDefaultACL, flags: nil))
+        if name != slot.name { try moveIntoPlace(name, slot) }
+        return problems
+    }
+
+    // MARK: What is there already
+
+    /// Sets the metadata of something that is kept as it is. Nothing is followed or made.
+    package func applyMetadata(
+        _ relative: [UInt8], entry: Entry
+    ) throws(FileTreeError) -> [MetadataWriterProblem] {
+        if entry.kind == .directory { return try applyDirectoryMetadata(relative, entry: entry) }
+        let slot = try target.slot(relative)
+        var status = csys_stat()
+        let examined = csys_lstatat(slot.parent.descriptor, slot.name, &status)
+        guard examined == 0 else { throw target.failure(examined, relative, "fstatat", "examine") }
+        guard EntryKind(mode: status.mode) == entry.kind else {
+            throw target.failure(ESTALE, relative, "fstatat", "set the metadata of")
+        }
+        var subject = MetadataSubject(directory: slot.parent.descriptor, name: slot.name)
+        if entry.kind == .file {
+            // Flags need a descriptor. A file that its owner cannot read is changed by name.
+            let descriptor = csys_openat(
+                slot.parent.descriptor, slot.name,
+                O_RDONLY | CSYS_O_NOFOLLOW | CSYS_O_NONBLOCK | CSYS_O_CLOEXEC, 0)
+            if descriptor >= 0 { subject = MetadataSubject(descriptor: descriptor) }
+        }
+        defer { if subject.name == nil { _ = csys_close(subject.descriptor) } }
+        let problems = metadata.apply(
+            entry, to: subject,
+            state: MetadataState(
+                owner: (status.uid, status.gid), mode: status.mode & 0o7777, isNew: false,
+                inheritsACL: false, flags: nil))
+        lockLater(relative, entry)
+        return problems
+    }
+
+    // MARK: Flags that forbid changes
+
+    func lockLater(_ relative: [UInt8], _ entry: Entry) {
+        guard entry.flags & InodeFlags.locking != 0 else { return }
+        let flags = entry.flags & InodeFlags.locking
+        locked.withLock {
+            $0.append(LockedEntry(relative: relative, path: entry.path, flags: flags))
+        }
+    }
+
+    /// Sets the immutable and append-only flags of everything that was finished: the last act of a
+    /// restore, since nothing can be linked to, made in or changed on what carries them.
+    package func applyLockingFlags() -> [MetadataWriterProblem] {
+        let entries = locked.withLock { entries in
+            defer { entries = [] }
+            return entries
+        }
+        var problems: [MetadataWriterProblem] = []
+        for entry in entries {
+            var descriptor: Int32
+            do throws(FileTreeError) {
+                if entry.relative.isEmpty {
+                    descriptor = csys_openat(
+                        try target.directory([]).descriptor, ".",
+                        O_RDONLY | CSYS_O_DIRECTORY | CSYS_O_CLOEXEC, 0)
+                } else {
+                    let slot = try target.slot(entry.relative)
+                    descriptor = csys_openat(
+                        slot.parent.descriptor, slot.name,
+                        O_RDONLY | CSYS_O_NOFOLLOW | CSYS_O_NONBLOCK | CSYS_O_CLOEXEC, 0)
+                }
+            } catch {
+                descriptor = -error.errno
+            }
+            var result = descriptor
+            if descriptor >= 0 {
+                result = metadata.lock(entry.flags, descriptor: descriptor)
+                _ = csys_close(descriptor)
+            }
+            if result < 0 {
+                problems.append(
+                    MetadataWriterProblem(
+                        path: entry.path, aspect: .flags(entry.flags), errno: -result))
+            }
+        }
+        return problems
+    }
+
+    // MARK: Temporary names
+
+    private static let temporaryPrefix = Array(".batchsync-restore-".utf8)
+
+    /// Whether a name is one under which a restore builds what replaces something: left over where
+    /// a restore was killed, and free to be removed when none is running.
+    package static func isTemporaryName(_ name: [UInt8]) -> Bool {
+        name.starts(with: temporaryPrefix)
+    }
+
+    func temporaryName() -> [CChar] {
+        let number = counter.wrappingAdd(1, ordering: .relaxed).newValue
+        let suffix = "\(token)-\(number)"
+        return TargetPath.cString((Self.temporaryPrefix + Array(suffix.utf8))[...])
+    }
+
+    /// Renames a finished temporary to the name that it was made for, or removes it.
+    func moveIntoPlace(_ temporary: [CChar], _ slot: TargetSlot) throws(FileTreeError) {
+        let directory = slot.parent.descriptor
+        var result = csys_renameat(directory, temporary, directory, slot.name)
+        if result == -EISDIR {
+            // An empty directory makes way; one with contents is for the caller to decide on.
+            let removed = csys_unlinkat(directory, slot.name, 1)
+            if removed == 0 {
+                target.forget(slot.relative)
+                result = csys_renameat(directory, temporary, directory, slot.name)
+            } else {
+                result = removed
+            }
+        }
+        guard result < 0 else { return }
+        _ = csys_unlinkat(directory, temporary, 0)
+        throw target.failure(result, slot.relative, "renameat", "replace")
+    }
+}

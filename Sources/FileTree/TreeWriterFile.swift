@@ -1,0 +1,275 @@
+import CSystem
+import Glibc
+package import SnapshotModel
+import Synchronization
+
+extension TreeWriter {
+    /// Begins a file. Until it is finished it has mode 0600, and lies under a temporary name where
+    /// it replaces another one.
+    ///
+    /// - Parameter entry: Of the file; its flags are needed now, since some work on empty files
+    ///   only.
+    package func createFile(
+        _ relative: [UInt8], entry: Entry, placement: Placement = .new
+    ) throws(FileTreeError) -> FileWriter {
+        let slot = try target.slot(relative)
+        if placement == .inPlace, let writer = try openInPlace(slot) { return writer }
+        let flags = O_WRONLY | O_CREAT | O_EXCL | CSYS_O_NOFOLLOW | CSYS_O_CLOEXEC
+        var name = slot.name
+        var descriptor = Int32(-EEXIST)
+        if placement != .replacing {
+            descriptor = csys_openat(slot.parent.descriptor, name, flags, 0o600)
+        }
+        if descriptor == -EEXIST, placement != .new {
+            name = temporaryName()
+            descriptor = csys_openat(slot.parent.descriptor, name, flags, 0o600)
+        }
+        guard descriptor >= 0 else {
+            throw target.failure(descriptor, relative, "openat", "create")
+        }
+        if slot.parent.newOwner == nil {
+            var status = csys_stat()
+            if csys_fstat(descriptor, &status) == 0 { slot.parent.observe(owner: status) }
+        }
+        let early = entry.flags & MetadataWriter.earlyFlags
+        if early != 0 {
+            // What is refused here is reported when the file is finished.
+            metadata.applyFlags(early, to: descriptor) { _, _ in }
+        }
+        return FileWriter(
+            tree: self, slot: slot, temporary: name == slot.name ? nil : name,
+            descriptor: descriptor, initialSize: 0, isNew: true,
+            state: MetadataState(
+                owner: slot.parent.newOwner, mode: 0o600, isNew: true,
+                inheritsACL: slot.parent.hasDefaultACL,
+                flags: slot.parent.passesFlags ? nil : 0))
+    }
+
+    /// Opens a file whose blocks are rewritten; nil where that would not be right.
+    private func openInPlace(_ slot: TargetSlot) throws(FileTreeError) -> FileWriter? {
+        // Looked at before it is opened: opening a device may do something already.
+        var before = csys_stat()
+        guard csys_lstatat(slot.parent.descriptor, slot.name, &before) == 0,
+            FileStatus(before).isFile
+        else { return nil }
+        let descriptor = csys_openat(
+            slot.parent.descriptor, slot.name,
+            O_RDWR | CSYS_O_NOFOLLOW | CSYS_O_NONBLOCK | CSYS_O_CLOEXEC, 0)
+        if descriptor == -EACCES || descriptor == -ETXTBSY || descriptor == -ELOOP
+            || descriptor == -ENOENT
+        {
+            return nil
+        }
+        guard descriptor >= 0 else {
+            throw target.failure(descriptor, slot.relative, "openat", "open")
+        }
+        var status = csys_stat()
+        // A file with other names may be one that lies outside of the target.
+        guard csys_fstat(descriptor, &status) == 0, FileStatus(status).isFile, status.links == 1
+        else {
+            _ = csys_close(descriptor)
+            return nil
+        }
+        // Half-written content must not run with another user's rights.
+        if status.mode & 0o6000 != 0 { _ = csys_fchmod(descriptor, status.mode & 0o777) }
+        return FileWriter(
+            tree: self, slot: slot, temporary: nil, descriptor: descriptor,
+            initialSize: status.size, isNew: false,
+            state: MetadataState(
+                owner: (status.uid, status.gid), mode: status.mode & 0o777, isNew: false,
+                inheritsACL: false, flags: nil))
+    }
+}
+
+/// A file that is being written. End it with `finish` or `abort`; a forgotten one is aborted.
+///
+/// `write`, `read`, `makeHole` and `reuse` may be called from several threads at once, for ranges
+/// that do not overlap; `finish` and `abort` once, when all of those have returned. Holds one
+/// descriptor.
+package final class FileWriter: Sendable {
+    private let tree: TreeWriter
+    private let slot: TargetSlot
+    private let temporary: [CChar]?
+    private let descriptor: Int32
+    private let initialSize: UInt64
+    /// Made by this writer, so removed when it is aborted.
+    private let isNew: Bool
+    private let state: MetadataState
+    /// The end of what was written so far.
+    private let extent = Atomic<UInt64>(0)
+    private let isClosed = Atomic<Bool>(false)
+
+    fileprivate init(
+        tree: TreeWriter, slot: TargetSlot, temporary: [CChar]?, descriptor: Int32,
+        initialSize: UInt64, isNew: Bool, state: MetadataState
+    ) {
+        self.tree = tree
+        self.slot = slot
+        self.temporary = temporary
+        self.descriptor = descriptor
+        self.initialSize = initialSize
+        self.isNew = isNew
+        self.state = state
+    }
+
+    deinit { abort() }
+
+    /// Bytes that an existing file had when it was opened in place; 0 for a new one.
+    package var existingSize: UInt64 { initialSize }
+
+    private func failure(
+        _ result: some BinaryInteger, _ call: String, _ operation: String
+    ) -> FileTreeError {
+        tree.target.failure(result, slot.relative, call, operation)
+    }
+
+    // MARK: Content
+
+    /// Writes all of `bytes` at an offset.
+    package func write(
+        _ bytes: UnsafeRawBufferPointer, at offset: UInt64
+    ) throws(FileTreeError) {
+        guard offset <= UInt64(Int64.max) - UInt64(bytes.count) else {
+            throw failure(EFBIG, "pwrite", "write")
+        }
+        var done = 0
+        while done < bytes.count {
+            let count = csys_pwrite(
+                descriptor, bytes.baseAddress! + done, bytes.count - done,
+                Int64(offset) + Int64(done))
+            guard count > 0 else { throw failure(count == 0 ? Int(EIO) : count, "pwrite", "write") }
+            done += count
+        }
+        extent.max(offset + UInt64(bytes.count), ordering: .relaxed)
+    }
+
+    /// Fills `buffer` from what an existing file, opened in place, holds at an offset.
+    ///
+    /// - Returns: How many bytes there were; fewer than the buffer takes only at the file's end.
+    package func read(
+        into buffer: UnsafeMutableRawBufferPointer, at offset: UInt64
+    ) throws(FileTreeError) -> Int {
+        if isNew { return 0 }
+        return try TargetFile.read(descriptor, buffer, offset) { result throws(FileTreeError) in
+            throw failure(result, "pread", "read")
+        }
+    }
+
+    /// Makes a range read as zeros without using room. Nothing to do in a new file, where what is
+    /// never written is a hole.
+    package func makeHole(at offset: UInt64, length: UInt64) throws(FileTreeError) {
+        guard offset < initialSize, length > 0 else { return }
+        let length = min(length, initialSize - offset)
+        let result = csys_fallocate_punch_hole(descriptor, Int64(offset), Int64(length))
+        if result == 0 { return }
+        guard result == -EOPNOTSUPP || result == -ENOSYS else {
+            throw failure(result, "fallocate", "write")
+        }
+        let zeros = [UInt8](repeating: 0, count: Int(min(length, 1 << 16)))
+        var done: UInt64 = 0
+        while done < length {
+            let count = Int(min(length - done, UInt64(zeros.count)))
+            var thrown: FileTreeError?
+            zeros.withUnsafeBytes { zeros in
+                do throws(FileTreeError) {
+                    try write(UnsafeRawBufferPointer(rebasing: zeros[..<count]), at: offset + done)
+                } catch {
+                    thrown = error
+                }
+            }
+            if let thrown { throw thrown }
+            done += UInt64(count)
+        }
+    }
+
+    /// Takes a range over from a file that is there already, sharing its blocks where the file
+    /// system can, else by copying inside the kernel. Both files must lie below the same target.
+    ///
+    /// - Returns: False where the source is shorter by now, or the kernel cannot copy between the
+    ///   two: the caller then writes the bytes. Part of them may have been copied.
+    package func reuse(
+        _ source: TargetFile, from sourceOffset: UInt64, length: UInt64, at offset: UInt64
+    ) throws(FileTreeError) -> Bool {
+        guard offset <= UInt64(Int64.max) - length, sourceOffset <= UInt64(Int64.max) - length
+        else {
+            throw failure(EFBIG, "copy_file_range", "write")
+        }
+        if length > 0,
+            csys_reflink_range(
+                descriptor, Int64(offset), source.descriptor, Int64(sourceOffset), Int64(length))
+                != 0
+        {
+            var done: UInt64 = 0
+            while done < length {
+                let count = csys_copy_range(
+                    descriptor, Int64(offset + done), source.descriptor,
+                    Int64(sourceOffset + done), Int(min(length - done, 1 << 30)))
+                if count == 0 { return false }
+                if count < 0 {
+                    let code = Int32(truncatingIfNeeded: -count)
+                    if code == ENOSPC || code == EDQUOT || code == EIO || code == EFBIG {
+                        throw failure(code, "copy_file_range", "write")
+                    }
+                    return false
+                }
+                done += UInt64(count)
+            }
+        }
+        extent.max(offset + length, ordering: .relaxed)
+        return true
+    }
+
+    /// Sets the length now; `finish` does so by itself.
+    package func setLength(_ length: UInt64) throws(FileTreeError) {
+        guard length <= UInt64(Int64.max) else { throw failure(EFBIG, "ftruncate", "resize") }
+        let result = csys_ftruncate(descriptor, Int64(length))
+        guard result == 0 else { throw failure(result, "ftruncate", "resize") }
+    }
+
+    // MARK: Ending
+
+    /// Gives the file its length and metadata, and its name where it replaces another one.
+    ///
+    /// The immutable and append-only flags follow with `TreeWriter.applyLockingFlags`.
+    ///
+    /// - Returns: Metadata that could not be set; the file is there.
+    /// - Throws: Where the file is not there, or not whole. A new one is removed then.
+    package func finish(_ entry: Entry) throws(FileTreeError) -> [MetadataWriterProblem] {
+        do throws(FileTreeError) {
+            if max(initialSize, extent.load(ordering: .relaxed)) != entry.size {
+                try setLength(entry.size)
+            }
+            let problems = tree.metadata.apply(
+                entry, to: MetadataSubject(descriptor: descriptor), state: state)
+            if temporary != nil, tree.flushesBeforeReplacing {
+                let result = csys_fsync(descriptor)
+                guard result == 0 else { throw failure(result, "fsync", "flush") }
+            }
+            try close()
+            if let temporary { try tree.moveIntoPlace(temporary, slot) }
+            tree.lockLater(slot.relative, entry)
+            return problems
+        } catch {
+            discard()
+            throw error
+        }
+    }
+
+    /// Gives the file up: a new one is removed, one opened in place stays as far as it was written.
+    package func abort() {
+        if !isClosed.load(ordering: .relaxed) { discard() }
+    }
+
+    private func close() throws(FileTreeError) {
+        let isFirst = !isClosed.exchange(true, ordering: .relaxed)
+        precondition(isFirst, "a file is finished or aborted once")
+        // Some file systems tell only now that there was no room.
+        let result = csys_close(descriptor)
+        guard result == 0 || result == -EINTR else { throw failure(result, "close", "write") }
+    }
+
+    private func discard() {
+        if !isClosed.exchange(true, ordering: .relaxed) { _ = csys_close(descriptor) }
+        if isNew { _ = csys_unlinkat(slot.parent.descriptor, temporary ?? slot.name, 0) }
+    }
+}
