@@ -14,7 +14,7 @@ status=0
 "${SWIFT:-swift}" test "$@" 2>&1 | tee "$log" || status=$?
 
 # Both what the test runner reports as skipped and what a test says about a part of its claim.
-skipped=$(grep -E '(^|[^[:alnum:]])skipped:' "$log" || true)
+skipped=$(grep -E '(^|[^[:alnum:]])skipped:|was cancelled after' "$log" || true)
 if [[ -n "$skipped" ]]; then
     printf '\n%d claims were skipped:\n%s\n\n' "$(wc -l <<<"$skipped")" "$skipped"
 fi
