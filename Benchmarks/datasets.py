@@ -372,6 +372,14 @@ def change_files(directory, name, number, seed=SEED):
     return len(chosen)
 
 
+def is_data(descriptor, offset):
+    try:
+        return os.lseek(descriptor, offset, os.SEEK_DATA) == offset
+    except OSError:
+        # Nothing but a hole up to the end.
+        return False
+
+
 def mutate_big(directory, number, seed):
     """1 MB inserted in the middle, 200 blocks of 4 KiB overwritten in each file, 50 MB appended."""
     root = os.path.join(directory, "big", "tree")
@@ -388,7 +396,12 @@ def mutate_big(directory, number, seed):
                 file.seek(size // 2)
                 file.write(generator.randbytes(10**6))
                 file.write(tail)
-        blocks = sorted(generator.sample(range(size // 4096), 200))
+        with open(path, "rb") as file:
+            # Holes stay holes, so that taking the change back leaves the file as it was.
+            data = [block for block in range(size // 4096)
+                    if is_data(file.fileno(), block * 4096)] \
+                if name == "machine.img" else range(size // 4096)
+        blocks = sorted(generator.sample(data, 200))
         for block in blocks:
             undo.keep(path, block * 4096, 4096)
         with open(path, "r+b") as file:
