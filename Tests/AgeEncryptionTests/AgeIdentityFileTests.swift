@@ -10,7 +10,7 @@ struct AgeIdentityFileTests {
         let texts = [
             exampleSecret,
             exampleSecret + "\n",
-            "# created: 2025-01-01T00:00:00Z\n# public key: \(exampleRecipient)\n\(exampleSecret)\n",
+            "# created: 2025-01-01\n# public key: \(exampleRecipient)\n\(exampleSecret)\n",
             "\n\n#\r\n\(exampleSecret)\r\n\r\n",
         ]
         for text in texts {
