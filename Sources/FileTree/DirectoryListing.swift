@@ -35,7 +35,6 @@ final class DirectoryListing: @unchecked Sendable {
     var handle: DirectoryHandle?
     /// Of the directory, taken after it was opened.
     let status: FileStatus
-    let path: [UInt8]
     /// The rules that hold for what lies in it.
     let rules: DirectoryRules?
     let entries: UnsafeMutablePointer<ListedEntry>
@@ -60,7 +59,6 @@ final class DirectoryListing: @unchecked Sendable {
         self.status = status
         self.rules = rules
         self.count = count
-        path = handle.path
         let entryBytes = count * MemoryLayout<ListedEntry>.stride
         memory = UnsafeMutableRawPointer.allocate(
             byteCount: max(entryBytes + nameBytes, 16),

@@ -281,15 +281,16 @@ package final class TreeWalker {
     /// Opens the current directory again, which was closed to save descriptors; through the one below where there is one.
     private func reopen(below: DirectoryHandle?) {
         let flags = O_RDONLY | CSYS_O_DIRECTORY | CSYS_O_CLOEXEC
+        pathBuffer.count = max(prefix - 1, 1)
+        let path = pathBuffer.array
         if let below {
             let descriptor = csys_openat(below.descriptor, "..", flags, 0)
-            if descriptor >= 0, adopt(DirectoryHandle(owning: descriptor, path: listing.path)) { return }
+            if descriptor >= 0, adopt(DirectoryHandle(owning: descriptor, path: path)) { return }
         }
         // The one below was moved, or was never reopened itself.
-        if let handle = try? DirectoryHandle(opening: listing.path), adopt(handle) { return }
+        if let handle = try? DirectoryHandle(opening: path), adopt(handle) { return }
         queue.abandon(listing)
         index = count
-        pathBuffer.count = max(prefix - 1, 1)
         followingProblem = WalkProblem(
             .changed, "it was moved while the walk was below it; the rest of it is missing")
     }
