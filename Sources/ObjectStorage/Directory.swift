@@ -76,7 +76,7 @@ struct Errno: Error {
 
 struct DirectoryEntry {
     enum Kind {
-        case file, directory, other
+        case file, directory, symbolicLink, other
         /// The file system does not tell in a listing.
         case unknown
 
@@ -84,6 +84,7 @@ struct DirectoryEntry {
             switch directoryKind {
             case 8: self = .file
             case 4: self = .directory
+            case 10: self = .symbolicLink
             case 0: self = .unknown
             default: self = .other
             }
@@ -101,8 +102,9 @@ struct FileStatus {
     let inode: UInt64
     let links: Int
     let permissions: UInt32
-    let isFile: Bool
-    let isDirectory: Bool
+    let kind: DirectoryEntry.Kind
+
+    var isFile: Bool { kind == .file }
 
     init(_ status: csys_stat) {
         length = Int(clamping: status.size)
@@ -110,8 +112,13 @@ struct FileStatus {
         inode = status.inode
         links = Int(status.links)
         permissions = status.mode & 0o7777
-        isFile = csys_kind(status.mode) == CSYS_FILE
-        isDirectory = csys_kind(status.mode) == CSYS_DIRECTORY
+        kind =
+            switch csys_kind(status.mode) {
+            case CSYS_FILE: .file
+            case CSYS_DIRECTORY: .directory
+            case CSYS_SYMLINK: .symbolicLink
+            default: .other
+            }
     }
 
     /// Status of an open file.

@@ -49,8 +49,15 @@ extension LocalStore {
         switch root.open(name) {
         case .success(let directory): _ = try list(directory, as: prefix, body)
         case .failure(let error):
-            // A file of that name is an object, below which nothing can lie.
-            if error.code == ENOENT || error.code == ENOTDIR { return }
+            if error.code == ENOENT { return }
+            // A file of that name is an object, below which nothing can lie. Anything else, such as
+            // a symbolic link to where the objects have been moved, must not look like an empty
+            // prefix.
+            if error.code == ENOTDIR, case .success(let status) = root.status(of: name),
+                status?.isFile ?? true
+            {
+                return
+            }
             throw subject(.list).failure(error.code, "open \(name)")
         }
     }
@@ -66,17 +73,17 @@ extension LocalStore {
         case .success(let entries):
             names.reserveCapacity(entries.count)
             for entry in entries where ObjectKey.isLegalComponent(entry.name) {
-                switch entry.kind {
+                switch try kind(of: entry, in: directory, subject) {
                 case .file: names.append(entry.name)
                 // With its slash a directory sorts where the keys below it belong.
                 case .directory: names.append(entry.name + "/")
-                case .other: continue
-                case .unknown:
-                    guard case .success(let status?) = directory.status(of: entry.name) else {
-                        continue
-                    }
-                    if status.isFile { names.append(entry.name) }
-                    if status.isDirectory { names.append(entry.name + "/") }
+                // Objects that lie behind it would be missing from the listing, and whoever deletes
+                // what no listed object needs would delete too much.
+                case .symbolicLink:
+                    throw subject.failure(
+                        .unsupported,
+                        "\(prefix)\(entry.name) is a symbolic link, which a store never follows")
+                case .other, .unknown: continue
                 }
             }
         }
@@ -107,6 +114,23 @@ extension LocalStore {
             }
         }
         return true
+    }
+
+    private func linkFailure(_ path: String, _ subject: StorageSubject) -> StorageError {
+        subject.failure(
+            .unsupported, "\(path) is a symbolic link; a store holds files and directories only")
+    }
+
+    /// What the entry is, asked of the file itself where the listing does not tell; `.other` where
+    /// it has gone meanwhile.
+    private func kind(
+        of entry: DirectoryEntry, in directory: Directory, _ subject: StorageSubject
+    ) throws(StorageError) -> DirectoryEntry.Kind {
+        guard entry.kind == .unknown else { return entry.kind }
+        switch directory.status(of: entry.name) {
+        case .success(let status): return status?.kind ?? .other
+        case .failure(let error): throw subject.failure(error.code, "stat \(entry.name)")
+        }
     }
 
     private func openObject(

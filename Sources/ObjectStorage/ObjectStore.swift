@@ -57,8 +57,8 @@ package protocol ObjectStore: Sendable {
     /// by.
     func currentTime() throws(StorageError) -> Int64
 
-    /// Removes directories below `prefix` in which nothing lies, where a store has directories.
-    /// Never fails: an empty directory does no harm.
+    /// Removes the directory `prefix` and those below it as far as nothing lies in them, where a
+    /// store has directories. Never fails: an empty directory does no harm.
     func removeEmptyDirectories(below prefix: String)
 }
 

@@ -74,8 +74,8 @@ package struct StoreConformance: Sendable {
     private let digest: @Sendable ([UInt8]) -> [UInt8]
 
     /// - Parameter prefix: Where to work, ending with `/`; nothing may lie below it.
-    /// - Parameter listedObjects: More than the 1,000 that S3 gives in one page, unless each put costs
-    ///   too much.
+    /// - Parameter listedObjects: More than the 1,000 that S3 gives in one page, unless each put
+    ///   costs too much.
     /// - Parameter digest: SHA-256, which some stores are sent with each object.
     package init(
         of store: any ObjectStore, prefix: String, listedObjects: Int = 1_100,
@@ -145,11 +145,19 @@ package struct StoreConformance: Sendable {
     func sample(_ count: Int, seed: Int) -> [UInt8] {
         var state = UInt64(bitPattern: Int64(seed)) &* 0x9e37_79b9_7f4a_7c15 | 1
         return [UInt8](unsafeUninitializedCapacity: count) { buffer, initialized in
-            for index in 0..<count {
+            let bytes = UnsafeMutableRawBufferPointer(buffer)
+            var index = 0
+            while index < count {
                 state ^= state << 13
                 state ^= state >> 7
                 state ^= state << 17
-                buffer[index] = UInt8(truncatingIfNeeded: state >> 24)
+                if index + 8 <= count {
+                    bytes.storeBytes(of: state.littleEndian, toByteOffset: index, as: UInt64.self)
+                    index += 8
+                } else {
+                    bytes[index] = UInt8(truncatingIfNeeded: state >> 24)
+                    index += 1
+                }
             }
             initialized = count
         }
@@ -203,7 +211,8 @@ package struct StoreConformance: Sendable {
             _ = try body()
         } catch {
             try require(
-                error.kind == kind, "\(what) failed with \(error.kind) instead of \(kind): \(error)")
+                error.kind == kind, "\(what) failed with \(error.kind) instead of \(kind): \(error)"
+            )
             return
         }
         throw Broken("\(what) succeeded")

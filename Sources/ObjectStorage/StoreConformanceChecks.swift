@@ -55,7 +55,8 @@ extension StoreConformance {
         }
         try require(listed.count == 1, "a listing of one object has \(listed.count)")
         try require(
-            listed[0].length == found.length, "a listing tells \(listed[0].length) bytes, not 12345")
+            listed[0].length == found.length, "a listing tells \(listed[0].length) bytes, not 12345"
+        )
         if store.capabilities.listingShowsTime {
             try require(listed[0].modified != nil, "a listing shows no time")
         }
@@ -116,7 +117,8 @@ extension StoreConformance {
             let expected = bytes[range.clamped(to: 0..<size)]
             try require(
                 read.elementsEqual(expected),
-                "range \(range) of \(size) bytes gives \(read.count) bytes, or others than were put")
+                "range \(range) of \(size) bytes gives \(read.count) bytes, or others than were put"
+            )
         }
         let none = try attempt("ranged get of an empty object") { () throws(StorageError) in
             try read(0..<10, of: "ranges/empty")
@@ -182,7 +184,8 @@ extension StoreConformance {
             "Z", "0", ".hidden", "...", "..a", "-", "--flag", "_", "a.b-c_d", "UPPER.json",
             "tmp/object", "lost.found/x", "a-b/c", "a/c.d", "con.txt",
             String(repeating: "n", count: min(255, room)),
-            Array(repeating: String(repeating: "d", count: 50), count: depth).joined(separator: "/"),
+            Array(repeating: String(repeating: "d", count: 50), count: depth).joined(
+                separator: "/"),
         ]
         for (index, name) in names.enumerated() {
             try put(content(sample(index + 1, seed: index)), "keys/" + name)
@@ -222,7 +225,8 @@ extension StoreConformance {
             listed.count == expected.count,
             "a listing of \(expected.count) objects gives \(listed.count)")
         for (found, put) in zip(listed, expected) {
-            try require(found.key == put.key, "a listing gives \(found.key) where \(put.key) belongs")
+            try require(
+                found.key == put.key, "a listing gives \(found.key) where \(put.key) belongs")
             try require(
                 found.length == put.length,
                 "a listing says \(found.length) bytes of \(put.key), which has \(put.length)")
@@ -231,7 +235,9 @@ extension StoreConformance {
 
     func checkListingPrefixes() throws(Broken) {
         // Each of these would be confused with another by some mistake of ordering or comparing.
-        let names = ["p/a", "p/a-b/x", "p/a.b/x", "p/ab", "p/b/x", "p/b/y/z", "p/b0", "p-q/x", "pq/x"]
+        let names = [
+            "p/a", "p/a-b/x", "p/a.b/x", "p/ab", "p/b/x", "p/b/y/z", "p/b0", "p-q/x", "pq/x",
+        ]
         for name in names { try put(content(sample(5, seed: 23)), "prefix/" + name) }
         for (listed, expected) in [
             ("p/", names.filter { $0.hasPrefix("p/") }), ("p/b/", ["p/b/x", "p/b/y/z"]),
@@ -291,7 +297,8 @@ extension StoreConformance {
                     try store.list(prefix: prefix + "atomic/")
                 }
                 if let part = found.first(where: { $0.length != bytes.count }) {
-                    throw Broken("\(part.key) was listed with \(part.length) bytes while it was put")
+                    throw Broken(
+                        "\(part.key) was listed with \(part.length) bytes while it was put")
                 }
                 guard let last = found.last else { continue }
                 let read = try attempt("get") { () throws(StorageError) in try store.get(last.key) }

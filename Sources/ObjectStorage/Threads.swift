@@ -1,6 +1,7 @@
 import Glibc
 
-/// Runs `body` with 0, 1, … on as many threads of the system as asked for, and waits for all of them.
+/// Runs `body` with 0, 1, … on as many threads of the system as asked for, and waits for all of
+/// them.
 package func runOnThreads(_ count: Int, _ body: @Sendable (Int) -> Void) {
     withoutActuallyEscaping(body) { body in
         var threads: [pthread_t] = []

@@ -1,0 +1,124 @@
+import ObjectStorage
+import Synchronization
+import TestSupport
+import Testing
+
+@Suite("The contract of a store")
+struct StoreContractTests {
+    @Test("A store in memory keeps every promise")
+    func memory() {
+        let store = MemoryStore()
+        #expect(StoreContract.run(store) == [])
+        #expect(store.keys == [])
+    }
+
+    @Test("Stores around a store keep every promise")
+    func decorators() {
+        let store = RecordingStore(
+            FaultyStore(CrashingStore(MemoryStore(), crashAt: nil), faults: []))
+        #expect(StoreContract.run(store, listedObjects: 30) == [])
+    }
+
+    @Test("A store that breaks a promise is found out", arguments: Defect.allCases)
+    func defects(defect: Defect) {
+        let broken = StoreContract.run(DefectiveStore(defect), listedObjects: 30)
+        #expect(!broken.isEmpty)
+    }
+
+    @Test("Every promise can be told apart by its claim")
+    func claims() {
+        let claims = StoreConformance.Promise.allCases.map(\.claim)
+        #expect(Set(claims).count == claims.count)
+    }
+}
+
+/// What may be wrong with a store.
+enum Defect: String, CaseIterable, Sendable {
+    case overwrites, refusesRepeats, acceptsAnything, forgetsAfterDelete, listsUnsorted, listsTwice
+    case listsOnePage, listsNeighbours, listsWrongLength, listsOn, rangePastEndFails, rangeOffByOne
+    case missingIsEmpty, headFindsNothing, deleteFailsWhenMissing, deleteDoesNothing
+    case ignoresMaximum, spoolsAreLost, altersLargeObjects, clockIsWrong, refusesDots
+}
+
+/// A store in memory with one thing wrong.
+final class DefectiveStore: ObjectStore {
+    private let base = MemoryStore()
+    private let defect: Defect
+
+    init(_ defect: Defect) { self.defect = defect }
+
+    var capabilities: StoreCapabilities { base.capabilities }
+
+    func put(_ content: ObjectContent, at key: ObjectKey) throws(StorageError) {
+        var bytes: [UInt8]
+        switch content.body {
+        case .bytes(let inMemory): bytes = inMemory
+        case .file(let file): bytes = try file.contents()
+        }
+        if case .file = content.body, defect == .spoolsAreLost { return }
+        let existing = base.bytes(key)
+        if existing != nil && defect == .acceptsAnything { return }
+        if existing != nil && defect == .refusesRepeats { throw failure(.exists, key) }
+        if defect == .refusesDots && key.name.first == "." { throw failure(.denied, key) }
+        if defect == .altersLargeObjects && bytes.count > 1_000_000 { bytes[1_000_000] ^= 1 }
+        if defect == .overwrites { return base.plant(bytes, at: key) }
+        try base.put(bytes, at: key)
+    }
+
+    func get(_ key: ObjectKey, maximumBytes: Int) throws(StorageError) -> [UInt8] {
+        if defect == .missingIsEmpty && base.bytes(key) == nil { return [] }
+        return try base.get(
+            key, maximumBytes: defect == .ignoresMaximum ? .max : maximumBytes)
+    }
+
+    func get(
+        _ key: ObjectKey, range: Range<Int>, into buffer: UnsafeMutableRawBufferPointer
+    ) throws(StorageError) -> Int {
+        if defect == .rangePastEndFails, let bytes = base.bytes(key), range.upperBound > bytes.count
+        {
+            throw failure(.io, key)
+        }
+        let shifted = range.lowerBound + 1..<range.upperBound + 1
+        return try base.get(key, range: defect == .rangeOffByOne ? shifted : range, into: buffer)
+    }
+
+    func head(_ key: ObjectKey) throws(StorageError) -> StoredObject? {
+        defect == .headFindsNothing ? nil : try base.head(key)
+    }
+
+    func list(prefix: String, _ body: (StoredObject) -> Bool) throws(StorageError) {
+        var found = try base.list(prefix: prefix)
+        switch defect {
+        case .listsUnsorted: found.reverse()
+        case .listsTwice: found = found.flatMap { [$0, $0] }
+        case .listsOnePage: found = Array(found.prefix(20))
+        case .listsNeighbours:
+            found = try base.list(prefix: "").filter { $0.key.text.hasPrefix(prefix.dropLast()) }
+        case .listsWrongLength:
+            found = found.map { StoredObject(key: $0.key, length: 1, modified: $0.modified) }
+        default: break
+        }
+        for object in found where !body(object) && defect != .listsOn { return }
+    }
+
+    func delete(_ key: ObjectKey) throws(StorageError) {
+        if defect == .deleteFailsWhenMissing && base.bytes(key) == nil {
+            throw failure(.notFound, key)
+        }
+        if defect == .deleteDoesNothing { return }
+        if defect == .forgetsAfterDelete {
+            for other in base.keys where other.directory == key.directory { try base.delete(other) }
+        }
+        try base.delete(key)
+    }
+
+    func makeSpool() throws(StorageError) -> SpoolFile { try base.makeSpool() }
+
+    func currentTime() throws(StorageError) -> Int64 {
+        try base.currentTime() + (defect == .clockIsWrong ? 3_600 : 0)
+    }
+
+    private func failure(_ kind: StorageError.Kind, _ key: ObjectKey) -> StorageError {
+        StorageError(kind, .put, key: key, location: "a defective store", cause: "on purpose")
+    }
+}
