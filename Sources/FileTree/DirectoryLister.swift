@@ -45,9 +45,8 @@ final class DirectoryLister {
     private let options: WalkOptions
     private let isPrivileged = geteuid() == 0
     private let user = geteuid()
-    /// Lengths of names that are looked at closely.
-    private var lengthsOfInterest = [Bool](repeating: false, count: 256)
-    private let hasInterests: Bool
+    /// For each length up to 255, whether names of that length are looked at closely.
+    private let lengthsOfInterest: UnsafeMutablePointer<Bool>
 
     private let records = ByteBuffer(capacity: 256 << 10)
     private let pathBuffer = ByteBuffer(capacity: 4096)
@@ -56,14 +55,17 @@ final class DirectoryLister {
 
     init(options: WalkOptions) {
         self.options = options
+        lengthsOfInterest = .allocate(capacity: 256)
+        lengthsOfInterest.initialize(repeating: false, count: 256)
         for marker in options.rules.markers where marker.name.count < 256 {
             lengthsOfInterest[marker.name.count] = true
         }
         if options.readsIgnoreFiles {
             lengthsOfInterest[ExclusionRules.ignoreFileName.count] = true
         }
-        hasInterests = options.readsIgnoreFiles || !options.rules.markers.isEmpty
     }
+
+    deinit { lengthsOfInterest.deallocate() }
 
     /// Opens and lists a directory.
     ///
@@ -161,11 +163,17 @@ final class DirectoryLister {
     ///
     /// - Returns: Bytes that the names need, their ending zeros included.
     private func parseRecords(_ marks: inout Marks) -> Int {
+        // Into a variable of this function: each access to a property of a class is checked at run time.
+        var names: [Name] = []
+        swap(&names, &self.names)
         names.removeAll(keepingCapacity: true)
+        defer { swap(&names, &self.names) }
         var nameBytes = 0
         var at = 0
         let base = records.base
-        while at < records.count {
+        let end = records.count
+        let isInteresting = lengthsOfInterest
+        while at < end {
             let record = base + at
             let length = Int(record.loadUnaligned(fromByteOffset: 16, as: UInt16.self))
             let start = record + Self.nameOffset
@@ -182,7 +190,8 @@ final class DirectoryLister {
                 type: record.load(fromByteOffset: 18, as: UInt8.self), isExcluded: false, reason: 0)
             names.append(name)
             nameBytes += count + 1
-            if hasInterests, count > 255 || lengthsOfInterest[count] { look(at: name, &marks) }
+            // Some file systems have names of more than 255 bytes.
+            if count > 255 || isInteresting[count] { look(at: name, &marks) }
         }
         return nameBytes
     }
@@ -308,10 +317,11 @@ final class DirectoryLister {
 
     private func fill(_ listing: DirectoryListing) {
         var offset = 0
-        for index in 0..<names.count {
-            let name = names[index]
+        let base = records.base
+        var entry = listing.entries
+        for name in names {
             let length = Int(name.length)
-            let entry = listing.entries + index
+            defer { entry += 1 }
             entry.pointee.nameOffset = UInt32(truncatingIfNeeded: offset)
             entry.pointee.nameLength = name.length
             entry.pointee.detail = name.reason
@@ -319,27 +329,33 @@ final class DirectoryLister {
                 ? EntryKind.directory.rawValue : EntryKind.file.rawValue
             entry.pointee.state = name.isExcluded ? .excluded : .entry
             // The zero behind the name comes along.
-            memcpy(listing.names + offset, records.base + Int(name.offset), length + 1)
+            memcpy(listing.names + offset, base + Int(name.offset), length + 1)
             offset += length + 1
         }
     }
 
     private func readStatuses(of listing: DirectoryListing, handle: DirectoryHandle) {
+        var places: [Place] = []
+        swap(&places, &self.places)
         places.removeAll(keepingCapacity: true)
+        defer { swap(&places, &self.places) }
         var isAscending = true
         var last: UInt64 = 0
-        for index in 0..<names.count where !names[index].isExcluded {
-            let inode = names[index].inode
-            if inode < last { isAscending = false }
-            last = inode
-            places.append(Place(inode: inode, index: UInt32(truncatingIfNeeded: index)))
+        var index: UInt32 = 0
+        for name in names {
+            defer { index &+= 1 }
+            if name.isExcluded { continue }
+            if name.inode < last { isAscending = false }
+            last = name.inode
+            places.append(Place(inode: name.inode, index: index))
         }
+        let directory = handle.descriptor
         places.withUnsafeMutableBufferPointer { places in
             if !isAscending { places.sort { $0.inode < $1.inode } }
             var raw = csys_stat()
             for place in places {
                 let entry = listing.entries + Int(place.index)
-                let result = csys_lstatat(handle.descriptor, listing.name(of: entry), &raw)
+                let result = csys_lstatat(directory, listing.name(of: entry), &raw)
                 if result == 0 {
                     entry.pointee.status = FileStatus(raw)
                 } else {

@@ -29,6 +29,48 @@ package final class TreeWalker {
         let prefix: Int
     }
 
+    /// What changes with each entry. It lies outside of the object, since each access to a property of a class is checked at run time,
+    /// and following references for each entry would cost more than the rest of `next`.
+    private struct Cursor {
+        /// Of the current listing: its entries, and where its delivery goes on.
+        var entries: UnsafeMutablePointer<ListedEntry>
+        var names: UnsafeMutablePointer<CChar>
+        var index = 0
+        var count = 0
+        /// Bytes of the path before the names in the current listing; 0 for the list that holds a root.
+        var prefix = 0
+        /// What was delivered last.
+        var current: UnsafeMutablePointer<ListedEntry>
+        var kind = EntryKind.file
+        /// The path of what was delivered last.
+        var path: UnsafeMutableRawPointer
+        var pathCount = 0
+        var pathCapacity: Int
+        /// Something is to be done before the next entry of the listing.
+        var needsCare = false
+
+        mutating func setPath(_ bytes: UnsafeRawBufferPointer) {
+            pathCount = 0
+            append(bytes.baseAddress, bytes.count)
+        }
+
+        @inline(__always)
+        mutating func append(_ bytes: UnsafeRawPointer?, _ count: Int) {
+            if pathCount + count >= pathCapacity { growPath(count) }
+            if let bytes { memcpy(path + pathCount, bytes, count) }
+            pathCount += count
+        }
+
+        @inline(never)
+        private mutating func growPath(_ count: Int) {
+            pathCapacity = max(2 * pathCapacity, pathCount + count + 1)
+            let larger = UnsafeMutableRawPointer.allocate(byteCount: pathCapacity, alignment: 16)
+            memcpy(larger, path, pathCount)
+            path.deallocate()
+            path = larger
+        }
+    }
+
     /// The roots as walked: sorted and merged.
     package let roots: [SourceRoot]
 
@@ -41,20 +83,13 @@ package final class TreeWalker {
     private var nextRoot = 0
     /// How many frames have been closed to save descriptors: those from number 1 on. Number 0 stays open.
     private var closedFrames = 0
-    /// The path of the current directory and behind it a name.
-    private let pathBuffer = ByteBuffer(capacity: 4096)
-    /// To be delivered next, about the path in `pathBuffer`.
+    /// To be delivered next, about the current path.
     private var followingProblem: WalkProblem?
     /// How many problems of the current listing have been delivered.
     private var problemIndex = 0
-
-    // The current frame, taken apart: following references for each entry would cost more than the rest.
+    private let cursor: UnsafeMutablePointer<Cursor>
     private var listing: DirectoryListing
-    private var index = 0
-    private var count = 0
-    private var prefix = 0
-    private var current: UnsafeMutablePointer<ListedEntry>
-    /// The listing that `current` stands in: the one above `listing` right after a directory was delivered.
+    /// The listing that the delivered entry stands in: the one above `listing` right after a directory was delivered.
     private var currentParent: DirectoryListing
     /// Stands for the listing before the first and after the last root.
     private let nothing: DirectoryListing
@@ -74,8 +109,12 @@ package final class TreeWalker {
         nothing = DirectoryListing(
             handle: root, status: try root.status(), rules: nil, count: 0, nameBytes: 0)
         listing = nothing
-        current = nothing.entries
         currentParent = nothing
+        cursor = .allocate(capacity: 1)
+        cursor.initialize(
+            to: Cursor(
+                entries: nothing.entries, names: nothing.names, current: nothing.entries,
+                path: .allocate(byteCount: 4096, alignment: 16), pathCapacity: 4096))
         queue.start()
     }
 
@@ -83,25 +122,29 @@ package final class TreeWalker {
         queue.stop()
         // What was listed ahead hangs together in chains; taken apart here they are not released by recursion.
         for frame in frames { queue.abandon(frame.listing) }
+        cursor.pointee.path.deallocate()
+        cursor.deallocate()
     }
 
     // MARK: What was delivered
 
     /// Of the entry, exclusion or problem. Valid until the next call of `next`.
-    package var path: UnsafeRawBufferPointer { pathBuffer.bytes }
+    package var path: UnsafeRawBufferPointer {
+        UnsafeRawBufferPointer(start: cursor.pointee.path, count: cursor.pointee.pathCount)
+    }
 
     /// Of the entry, ended by zero, in `parent`; `.` for a root that is a directory reached otherwise. Valid until the next call.
-    package var name: UnsafePointer<CChar> { currentParent.name(of: current) }
+    package var name: UnsafePointer<CChar> { currentParent.name(of: cursor.pointee.current) }
 
-    package var status: FileStatus { current.pointee.status }
+    package var status: FileStatus { cursor.pointee.current.pointee.status }
 
     /// Reads the status in place. Valid until the next call.
     package var statusPointer: UnsafePointer<FileStatus> {
         UnsafePointer(
-            UnsafeRawPointer(current).assumingMemoryBound(to: FileStatus.self))
+            UnsafeRawPointer(cursor.pointee.current).assumingMemoryBound(to: FileStatus.self))
     }
 
-    package private(set) var kind = EntryKind.file
+    package var kind: EntryKind { cursor.pointee.kind }
 
     /// The open directory that `name` is looked up in.
     package var parent: DirectoryHandle { currentParent.handle ?? nothing.handle! }
@@ -125,28 +168,24 @@ package final class TreeWalker {
     ///
     /// - Returns: Nil at the end, then and ever after.
     package func next() -> WalkEvent? {
-        if directory != nil {
-            directory = nil
-            currentParent = listing
-        }
-        if isMountPoint { isMountPoint = false }
+        let cursor = cursor
         while true {
-            if let problem = nextProblem() {
+            if cursor.pointee.needsCare, let problem = attend() {
                 self.problem = problem
                 return .problem
             }
-            if index < count {
-                let entry = listing.entries + index
-                index += 1
-                current = entry
-                if prefix > 0 {
-                    pathBuffer.count = prefix
-                    pathBuffer.append(
-                        UnsafeRawBufferPointer(
-                            start: listing.name(of: entry), count: Int(entry.pointee.nameLength)))
+            if cursor.pointee.index < cursor.pointee.count {
+                let entry = cursor.pointee.entries + cursor.pointee.index
+                cursor.pointee.index += 1
+                cursor.pointee.current = entry
+                if cursor.pointee.prefix > 0 {
+                    cursor.pointee.pathCount = cursor.pointee.prefix
+                    cursor.pointee.append(
+                        cursor.pointee.names + Int(entry.pointee.nameOffset),
+                        Int(entry.pointee.nameLength))
                 }
                 if entry.pointee.state == .entry, entry.pointee.kind != EntryKind.directory.rawValue {
-                    kind = EntryKind(rawValue: entry.pointee.kind) ?? .file
+                    cursor.pointee.kind = EntryKind(rawValue: entry.pointee.kind) ?? .file
                     return .entry
                 }
                 if let event = special(entry) { return event }
@@ -156,18 +195,24 @@ package final class TreeWalker {
         }
     }
 
-    @inline(__always)
-    private func nextProblem() -> WalkProblem? {
-        if followingProblem == nil, problemIndex == listing.problems.count { return nil }
+    /// Puts away what was said of a directory, and brings the problems that are to be delivered before the next entry.
+    private func attend() -> WalkProblem? {
+        directory = nil
+        isMountPoint = false
+        currentParent = listing
         if let problem = followingProblem {
             followingProblem = nil
             return problem
         }
+        guard problemIndex < listing.problems.count else {
+            cursor.pointee.needsCare = false
+            return nil
+        }
         let (name, problem) = listing.problems[problemIndex]
         problemIndex += 1
-        pathBuffer.count = prefix
-        name.withUnsafeBytes { pathBuffer.append($0) }
-        if name.isEmpty, prefix > 1 { pathBuffer.count = prefix - 1 }
+        let prefix = cursor.pointee.prefix
+        cursor.pointee.pathCount = name.isEmpty ? max(prefix - 1, 1) : prefix
+        name.withUnsafeBytes { cursor.pointee.append($0.baseAddress, $0.count) }
         return problem
     }
 
@@ -175,11 +220,12 @@ package final class TreeWalker {
     private func special(_ entry: UnsafeMutablePointer<ListedEntry>) -> WalkEvent? {
         switch entry.pointee.state {
         case .entry:
-            kind = .directory
+            cursor.pointee.kind = .directory
             return enter(entry)
         case .mountPoint:
-            kind = .directory
+            cursor.pointee.kind = .directory
             isMountPoint = true
+            cursor.pointee.needsCare = true
             return .entry
         case .excluded:
             guard options.reportsExclusions else { return nil }
@@ -213,9 +259,11 @@ package final class TreeWalker {
                 return .problem
             }
             followingProblem = failure
+            cursor.pointee.needsCare = true
             return .entry
         }
         entry.pointee.status = found.status
+        cursor.pointee.needsCare = true
         if found.isMountPoint {
             isMountPoint = true
             queue.release(found)
@@ -227,12 +275,13 @@ package final class TreeWalker {
     }
 
     private func push(_ found: DirectoryListing) {
-        if !frames.isEmpty { frames[frames.count - 1].index = index }
-        let length = pathBuffer.count
+        if !frames.isEmpty { frames[frames.count - 1].index = cursor.pointee.index }
+        let length = cursor.pointee.pathCount
         if length > 1 {
             // Stands behind the path, for the names to come, without being part of it yet.
-            pathBuffer.append(0x2F)
-            pathBuffer.count = length
+            var slash: UInt8 = 0x2F
+            cursor.pointee.append(&slash, 1)
+            cursor.pointee.pathCount = length
         }
         let frame = Frame(listing: found, index: 0, prefix: length > 1 ? length + 1 : 1)
         frames.append(frame)
@@ -243,9 +292,11 @@ package final class TreeWalker {
 
     private func load(_ frame: Frame) {
         listing = frame.listing
-        index = frame.index
-        count = frame.listing.count
-        prefix = frame.prefix
+        cursor.pointee.entries = frame.listing.entries
+        cursor.pointee.names = frame.listing.names
+        cursor.pointee.index = frame.index
+        cursor.pointee.count = frame.listing.count
+        cursor.pointee.prefix = frame.prefix
         // Those were delivered before the first entry.
         problemIndex = frame.listing.problems.count
     }
@@ -266,14 +317,15 @@ package final class TreeWalker {
         guard let frame = frames.last else {
             listing = nothing
             currentParent = nothing
-            (index, count, prefix, problemIndex) = (0, 0, 0, 0)
+            (cursor.pointee.index, cursor.pointee.count, cursor.pointee.prefix) = (0, 0, 0)
+            problemIndex = 0
             return false
         }
         load(frame)
         currentParent = listing
         if frames.count - 1 <= closedFrames, frames.count > 1 {
             closedFrames = frames.count - 2
-            if index < count { reopen(below: done.listing.handle) }
+            if cursor.pointee.index < cursor.pointee.count { reopen(below: done.listing.handle) }
         }
         return true
     }
@@ -281,8 +333,8 @@ package final class TreeWalker {
     /// Opens the current directory again, which was closed to save descriptors; through the one below where there is one.
     private func reopen(below: DirectoryHandle?) {
         let flags = O_RDONLY | CSYS_O_DIRECTORY | CSYS_O_CLOEXEC
-        pathBuffer.count = max(prefix - 1, 1)
-        let path = pathBuffer.array
+        cursor.pointee.pathCount = max(cursor.pointee.prefix - 1, 1)
+        let path = Array(self.path)
         if let below {
             let descriptor = csys_openat(below.descriptor, "..", flags, 0)
             if descriptor >= 0, adopt(DirectoryHandle(owning: descriptor, path: path)) { return }
@@ -290,7 +342,8 @@ package final class TreeWalker {
         // The one below was moved, or was never reopened itself.
         if let handle = try? DirectoryHandle(opening: path), adopt(handle) { return }
         queue.abandon(listing)
-        index = count
+        cursor.pointee.index = cursor.pointee.count
+        cursor.pointee.needsCare = true
         followingProblem = WalkProblem(
             .changed, "it was moved while the walk was below it; the rest of it is missing")
     }
@@ -310,8 +363,7 @@ package final class TreeWalker {
         guard nextRoot < roots.count else { return false }
         let root = roots[nextRoot]
         nextRoot += 1
-        pathBuffer.removeAll()
-        pathBuffer.append(root.path)
+        root.path.withUnsafeBytes { cursor.pointee.setPath($0) }
         closedFrames = 0
         do throws(FileTreeError) {
             let frame = Frame(listing: try list(root), index: 0, prefix: 0)
@@ -320,6 +372,7 @@ package final class TreeWalker {
             currentParent = listing
         } catch {
             followingProblem = WalkProblem(errno: error.errno, call: "fstatat")
+            cursor.pointee.needsCare = true
         }
         return true
     }
