@@ -179,13 +179,16 @@ def inode_flags(path):
 
 
 def gear_table():
-    return [
-        int.from_bytes(hashlib.sha256(b"batchsync gear 1" + bytes([b])).digest()[:8], "little")
-        for b in range(256)
-    ]
+    """The first 256 numbers of SplitMix64."""
+    state = 0x626174636873796E
+    for _ in range(256):
+        state = state + 0x9E3779B97F4A7C15 & (1 << 64) - 1
+        value = (state ^ state >> 30) * 0xBF58476D1CE4E5B9 & (1 << 64) - 1
+        value = (value ^ value >> 27) * 0x94D049BB133111EB & (1 << 64) - 1
+        yield value ^ value >> 31
 
 
-GEAR = gear_table()
+GEAR = list(gear_table())
 
 
 def cut(data, minimum, average, maximum):
