@@ -1,11 +1,14 @@
-/// A POSIX access control list: the kernel's binary form (extended attributes `system.posix_acl_access` and
-/// `system.posix_acl_default`) and the text of a manifest (format.md section 9).
+/// A POSIX access control list: the kernel's binary form (extended attributes
+/// `system.posix_acl_access` and `system.posix_acl_default`) and the text of a manifest (format.md
+/// section 9).
 ///
-/// Binary: a 32-bit version, 2, then 8 bytes an entry: 16 bits tag, 16 bits permissions, 32 bits id; all little
-/// endian (linux/posix_acl_xattr.h). Text: `u::rwx,u:1000:r-x,g::r-x,g:50:rwx,m::rwx,o::r--`.
+/// Binary: a 32-bit version, 2, then 8 bytes an entry: 16 bits tag, 16 bits permissions, 32 bits
+/// id; all little endian (linux/posix_acl_xattr.h). Text:
+/// `u::rwx,u:1000:r-x,g::r-x,g:50:rwx,m::rwx,o::r--`.
 ///
-/// A value of this type is a list that the kernel takes: one entry each for owner, group and others, a mask where a user
-/// or a group is named, nobody named twice. Entries stand in the order of the text, the named ones by id.
+/// A value of this type is a list that the kernel takes: one entry each for owner, group and
+/// others, a mask where a user or a group is named, nobody named twice. Entries stand in the order
+/// of the text, the named ones by id.
 package struct AccessControlList: Sendable, Hashable {
     package struct Entry: Sendable, Hashable {
         /// The kernel's numbers.
@@ -60,7 +63,8 @@ package struct AccessControlList: Sendable, Hashable {
 
     // MARK: Binary
 
-    /// Reads the value of the extended attribute; nil where it is no access control list of version 2.
+    /// Reads the value of the extended attribute; nil where it is no access control list of version
+    /// 2.
     package init?(binary: [UInt8]) {
         guard binary.count >= 4, (binary.count - 4) % 8 == 0,
             Self.number(binary, at: 0, bytes: 4) == 2
@@ -74,9 +78,11 @@ package struct AccessControlList: Sendable, Hashable {
             else { return nil }
             let isNamed = tag == .user || tag == .group
             let id = Self.number(binary, at: at + 4, bytes: 4)
-            // An id that this user namespace does not know reads as the overflow value: nobody it could be given back to.
+            // An id that this user namespace does not know reads as the overflow value: nobody it
+            // could be given back to.
             if isNamed, id == Self.noID { return nil }
-            entries.append(Entry(tag: tag, permissions: UInt8(permissions), id: isNamed ? id : Self.noID))
+            entries.append(
+                Entry(tag: tag, permissions: UInt8(permissions), id: isNamed ? id : Self.noID))
         }
         self.init(checking: entries)
     }
@@ -126,7 +132,8 @@ package struct AccessControlList: Sendable, Hashable {
         return text
     }
 
-    /// Reads the text of a manifest, which may come from an adversary; nil where it is no access control list.
+    /// Reads the text of a manifest, which may come from an adversary; nil where it is no access
+    /// control list.
     package init?(text: [UInt8]) {
         // The longest entry is `u:4294967294:rwx,`.
         guard text.count <= Self.mostEntries * 17 else { return nil }
@@ -172,7 +179,8 @@ package struct AccessControlList: Sendable, Hashable {
     }
 
     private static func id(_ text: ArraySlice<UInt8>) -> UInt32? {
-        guard text.count <= 10, text.allSatisfy({ (UInt8(ascii: "0")...UInt8(ascii: "9")).contains($0) })
+        guard text.count <= 10,
+            text.allSatisfy({ (UInt8(ascii: "0")...UInt8(ascii: "9")).contains($0) })
         else { return nil }
         let value = text.reduce(UInt64(0)) { $0 * 10 + UInt64($1 - UInt8(ascii: "0")) }
         return value < UInt64(noID) ? UInt32(value) : nil

@@ -3,8 +3,8 @@ import Synchronization
 
 /// The names of users and groups as this host knows them.
 ///
-/// Each is asked for once in the life of the process, also when it has none: the answer may come from a server. Safe from
-/// every thread; one question is asked at a time.
+/// Each is asked for once in the life of the process, also when it has none: the answer may come
+/// from a server. Safe from every thread; one question is asked at a time.
 package enum AccountNames {
     private static let users = Mutex<[UInt32: [UInt8]?]>([:])
     private static let groups = Mutex<[UInt32: [UInt8]?]>([:])
@@ -39,7 +39,8 @@ package enum AccountNames {
         }
     }
 
-    /// - Returns: The name, and whether the answer will be the same next time: a server that was away gives none.
+    /// - Returns: The name, and whether the answer will be the same next time: a server that was
+    ///   away gives none.
     private static func look(
         _ ask: (UnsafeMutableBufferPointer<CChar>) -> (Int32, UnsafeMutablePointer<CChar>?)
     ) -> (name: [UInt8]?, isFinal: Bool) {

@@ -2,10 +2,11 @@ import CSystem
 import Glibc
 import SnapshotModel
 
-/// An open directory: the place that names are looked up in, whatever happens to its path meanwhile.
+/// An open directory: the place that names are looked up in, whatever happens to its path
+/// meanwhile.
 ///
-/// Reference counted; the descriptor is closed with the last reference. Whoever keeps many of them keeps as many
-/// descriptors.
+/// Reference counted; the descriptor is closed with the last reference. Whoever keeps many of them
+/// keeps as many descriptors.
 package final class DirectoryHandle: Sendable {
     /// Valid as long as the handle.
     package let descriptor: Int32
@@ -18,8 +19,8 @@ package final class DirectoryHandle: Sendable {
         self.path = path
     }
 
-    /// Opens a directory by its absolute path, following symbolic links on the way and at the end. The path may be longer
-    /// than the kernel takes in one piece.
+    /// Opens a directory by its absolute path, following symbolic links on the way and at the end.
+    /// The path may be longer than the kernel takes in one piece.
     ///
     /// - Parameter reading: Whether it can be listed; without it only search permission is needed.
     /// - Parameter followsLast: Whether a symbolic link as the last component is followed.
@@ -56,15 +57,18 @@ package final class DirectoryHandle: Sendable {
         return FileStatus(raw)
     }
 
-    /// As `status(of:)`, with the birth time where the file system tells. An empty name means the directory itself.
-    package func statusWithBirth(of name: UnsafePointer<CChar>) throws(FileTreeError) -> FileStatus {
+    /// As `status(of:)`, with the birth time where the file system tells. An empty name means the
+    /// directory itself.
+    package func statusWithBirth(of name: UnsafePointer<CChar>) throws(FileTreeError) -> FileStatus
+    {
         var raw = csys_stat()
         let result = csys_statx(descriptor, name, &raw)
         guard result == 0 else { throw .system(result, "statx", "examine", path: path(of: name)) }
         return FileStatus(raw)
     }
 
-    /// The absolute path of `name` in this directory; the directory's own for an empty name and for `.`.
+    /// The absolute path of `name` in this directory; the directory's own for an empty name and for
+    /// `.`.
     package func path(of name: UnsafePointer<CChar>) -> [UInt8] {
         let count = strlen(name)
         if count == 0 || (count == 1 && name[0] == 0x2E) { return path }
@@ -85,8 +89,8 @@ package final class DirectoryHandle: Sendable {
 
     /// Walks along a path that is too long for one call.
     ///
-    /// - Returns: A descriptor to start from, which the caller closes unless it is AT_FDCWD, and what is left of the path,
-    ///   ended by zero.
+    /// - Returns: A descriptor to start from, which the caller closes unless it is AT_FDCWD, and
+    ///   what is left of the path, ended by zero.
     static func approach(_ path: [UInt8]) throws(FileTreeError) -> (parent: Int32, rest: [CChar]) {
         var parent = AT_FDCWD
         var rest = path[...]

@@ -4,12 +4,13 @@ import SnapshotModel
 
 /// Lists one directory after another for one thread, in memory that it keeps.
 ///
-/// The order of things in a directory: read all names, drop what patterns exclude, sort by name, then ask for each status in order of
-/// inode numbers, which is how they lie on most disks.
+/// The order of things in a directory: read all names, drop what patterns exclude, sort by name,
+/// then ask for each status in order of inode numbers, which is how they lie on most disks.
 final class DirectoryLister {
     /// A name in `records`, and what sorting needs.
     private struct Name {
-        /// The first eight bytes, the first one uppermost, zero behind the end: compares as the bytes do.
+        /// The first eight bytes, the first one uppermost, zero behind the end: compares as the
+        /// bytes do.
         var prefix: UInt64
         var inode: UInt64
         var offset: UInt32
@@ -93,7 +94,8 @@ final class DirectoryLister {
     }
 
     /// O_NOATIME is the owner's and root's privilege, and even root may lack it in a container.
-    private func open(_ name: UnsafePointer<CChar>, uid: UInt32, in place: DirectoryHandle) -> Int32 {
+    private func open(_ name: UnsafePointer<CChar>, uid: UInt32, in place: DirectoryHandle) -> Int32
+    {
         let flags = O_RDONLY | CSYS_O_DIRECTORY | CSYS_O_NOFOLLOW | CSYS_O_CLOEXEC
         if isPrivileged || uid == user {
             let descriptor = csys_openat(place.descriptor, name, flags | CSYS_O_NOATIME, 0)
@@ -163,7 +165,8 @@ final class DirectoryLister {
     ///
     /// - Returns: Bytes that the names need, their ending zeros included.
     private func parseRecords(_ marks: inout Marks) -> Int {
-        // Into a variable of this function: each access to a property of a class is checked at run time.
+        // Into a variable of this function: each access to a property of a class is checked at run
+        // time.
         var names: [Name] = []
         swap(&names, &self.names)
         names.removeAll(keepingCapacity: true)
@@ -232,7 +235,8 @@ final class DirectoryLister {
 
     // MARK: Rules
 
-    /// Whether a name is that of a directory, for the patterns; asks the kernel where the file system does not tell.
+    /// Whether a name is that of a directory, for the patterns; asks the kernel where the file
+    /// system does not tell.
     private func isDirectory(_ name: Name, in handle: DirectoryHandle) -> Bool {
         guard name.type == Self.typeUnknown else { return name.type == Self.typeDirectory }
         var raw = csys_stat()
@@ -255,11 +259,13 @@ final class DirectoryLister {
             var name = names[index]
             pathBuffer.count = prefix
             pathBuffer.append(bytes(of: name))
+            let isDirectory = isDirectory(name, in: handle)
             let decision = options.rules.decide(
-                path: pathBuffer.bytes, rootLength: root.path.count,
-                isDirectory: isDirectory(name, in: handle), directoryRules: rules)
+                path: pathBuffer.bytes, rootLength: root.path.count, isDirectory: isDirectory,
+                directoryRules: rules)
             if decision.isExcluded {
                 guard reports, let reason = decision.reason else { continue }
+                if isDirectory { name.type = Self.typeDirectory }
                 name.isExcluded = true
                 name.reason = Int32(reasons.count)
                 reasons.append(reason)
@@ -325,7 +331,8 @@ final class DirectoryLister {
             entry.pointee.nameOffset = UInt32(truncatingIfNeeded: offset)
             entry.pointee.nameLength = name.length
             entry.pointee.detail = name.reason
-            entry.pointee.kind = name.type == Self.typeDirectory
+            entry.pointee.kind =
+                name.type == Self.typeDirectory
                 ? EntryKind.directory.rawValue : EntryKind.file.rawValue
             entry.pointee.state = name.isExcluded ? .excluded : .entry
             // The zero behind the name comes along.
@@ -386,7 +393,8 @@ final class DirectoryLister {
                     size: kind == .file ? entry.pointee.status.size : nil,
                     isNoDump: rules.excludesNoDump
                         && DirectoryMarks.isNoDump(
-                            entry.pointee.status, named: listing.name(of: entry), in: handle))
+                            entry.pointee.status, named: listing.name(of: entry), in: handle)
+                )
                 if let reason {
                     entry.pointee.state = .excluded
                     entry.pointee.detail = Int32(reasons.count)

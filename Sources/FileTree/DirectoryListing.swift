@@ -26,8 +26,8 @@ struct ListedEntry {
 
 /// What one directory holds, sorted by name.
 ///
-/// Filled by one thread and handed over under the lock of the walk; from then on the consumer's, except that
-/// threads read the names and statuses of subdirectories that they list.
+/// Filled by one thread and handed over under the lock of the walk; from then on the consumer's,
+/// except that threads read the names and statuses of subdirectories that they list.
 final class DirectoryListing: @unchecked Sendable {
     // Sendable: see above; `handle` changes and is read by other threads under the lock only.
 
@@ -43,7 +43,8 @@ final class DirectoryListing: @unchecked Sendable {
     /// Of the entries that are directories to be entered, in order.
     var children: [PendingDirectory] = []
     var reasons: [ExclusionReason] = []
-    /// About the directory itself or its files of rules, with the name concerned (empty: the directory).
+    /// About the directory itself or its files of rules, with the name concerned (empty: the
+    /// directory).
     var problems: [(name: [UInt8], problem: WalkProblem)] = []
     /// It turned out to be a place where another file system is mounted; nothing was listed.
     var isMountPoint = false
@@ -86,8 +87,9 @@ final class PendingDirectory: @unchecked Sendable {
     var listing: DirectoryListing?
     var failure: WalkProblem?
 
-    /// The listing that holds its name. It outlives this object's waiting and running: the consumer leaves a directory only after all its
-    /// subdirectories. Not counted, since a chain of counted references would be released by recursion.
+    /// The listing that holds its name. It outlives this object's waiting and running: the consumer
+    /// leaves a directory only after all its subdirectories. Not counted, since a chain of counted
+    /// references would be released by recursion.
     unowned(unsafe) let parent: DirectoryListing
     let entry: UnsafePointer<ListedEntry>
     /// The source root that it lies in.

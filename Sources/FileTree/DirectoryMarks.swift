@@ -2,20 +2,23 @@ import CSystem
 import Glibc
 import SnapshotModel
 
-/// The files and flags in a directory that say what is left out of it: read alike by the walk and by whoever explains it.
+/// The files and flags in a directory that say what is left out of it: read alike by the walk and
+/// by whoever explains it.
 enum DirectoryMarks {
     /// Whether `name` is the marker: there, and with its header where it has one.
     static func confirms(
         _ marker: ExclusionMarker, named name: UnsafePointer<CChar>, in handle: DirectoryHandle
     ) -> Bool {
         if marker.header.isEmpty { return true }
-        guard let beginning = try? contents(of: name, in: handle, atMost: marker.header.count) else {
+        guard let beginning = try? contents(of: name, in: handle, atMost: marker.header.count)
+        else {
             return false
         }
         return marker.isConfirmed(by: beginning)
     }
 
-    /// Reads a file of rules. One that cannot be read is a problem, and then nothing is left out for its sake.
+    /// Reads a file of rules. One that cannot be read is a problem, and then nothing is left out
+    /// for its sake.
     static func rules(
         named name: UnsafePointer<CChar>, in handle: DirectoryHandle, below parent: DirectoryRules?
     ) -> (rules: DirectoryRules?, problem: WalkProblem?) {
@@ -25,7 +28,8 @@ enum DirectoryMarks {
             guard bytes.count <= limit else {
                 return (
                     parent,
-                    WalkProblem(.unreadable, "its rules are not used: it is larger than \(limit) bytes")
+                    WalkProblem(
+                        .unreadable, "its rules are not used: it is larger than \(limit) bytes")
                 )
             }
             return (DirectoryRules.reading(bytes, in: handle.path, below: parent), nil)
@@ -34,7 +38,8 @@ enum DirectoryMarks {
             if error.kind == .changed || error.kind == .notFound { return (parent, nil) }
             return (
                 parent,
-                WalkProblem(.unreadable, "its rules are not used: \(error.cause)", errno: error.errno)
+                WalkProblem(
+                    .unreadable, "its rules are not used: \(error.cause)", errno: error.errno)
             )
         }
     }
@@ -61,7 +66,8 @@ enum DirectoryMarks {
         return bytes
     }
 
-    /// Whether a file or directory carries the inode flag "no dump". One that cannot be opened does not, as far as one knows.
+    /// Whether a file or directory carries the inode flag "no dump". One that cannot be opened does
+    /// not, as far as one knows.
     static func isNoDump(
         _ status: FileStatus, named name: UnsafePointer<CChar>, in handle: DirectoryHandle
     ) -> Bool {
@@ -74,4 +80,3 @@ enum DirectoryMarks {
         return csys_getflags(descriptor, &bits) == 0 && bits & InodeFlags.nodump != 0
     }
 }
-

@@ -17,7 +17,8 @@ package struct ExclusionExplanation: Sendable, CustomStringConvertible {
     }
 
     package let verdict: Verdict
-    /// What the verdict speaks of: the path that was asked for, or the directory or link above it that decided.
+    /// What the verdict speaks of: the path that was asked for, or the directory or link above it
+    /// that decided.
     package let decidedPath: [UInt8]
     /// The path that was asked for, absolute and canonical.
     package let path: [UInt8]
@@ -53,8 +54,8 @@ package struct ExclusionExplanation: Sendable, CustomStringConvertible {
 extension ExclusionExplanation {
     /// Follows a path from its source root down, asking at each step what the walk would ask.
     ///
-    /// - Parameter path: Absolute, or relative to the working directory. `.` and empty components are dropped, `..` goes with the
-    ///   component before it.
+    /// - Parameter path: Absolute, or relative to the working directory. `.` and empty components
+    ///   are dropped, `..` goes with the component before it.
     /// - Throws: Where the source root itself cannot be opened.
     package static func explain(
         _ path: [UInt8], roots: [SourceRoot], options: WalkOptions
@@ -74,7 +75,11 @@ extension ExclusionExplanation {
         var start: [UInt8] = []
         if path.first != 0x2F { start = try SourceRoot([0x2E]).path }
         for component in EntryPath.components(of: start + [0x2F] + path) where component != [0x2E] {
-            if component == [0x2E, 0x2E] { _ = components.popLast() } else { components.append(component) }
+            if component == [0x2E, 0x2E] {
+                _ = components.popLast()
+            } else {
+                components.append(component)
+            }
         }
         return components.isEmpty ? [0x2F] : components.reduce(into: []) { $0 += [0x2F] + $1 }
     }
@@ -126,7 +131,9 @@ private struct Explainer {
                 if (try? status(name, in: here)) == nil { exists = false }
                 return answer(.excluded(reason), at: length)
             }
-            let status = try place.flatMap { place throws(FileTreeError) in try found(name, in: place) }
+            let status = try place.flatMap { place throws(FileTreeError) in
+                try found(name, in: place)
+            }
             if status == nil { exists = false }
             let isDirectory = status?.isDirectory ?? !isLast
             let decision = path[..<length].withUnsafeBytes {
@@ -168,13 +175,17 @@ private struct Explainer {
         return answer(.included(lastReason), at: path.count)
     }
 
-    private func status(_ name: [CChar], in place: DirectoryHandle) throws(FileTreeError) -> FileStatus {
+    private func status(_ name: [CChar], in place: DirectoryHandle) throws(FileTreeError)
+        -> FileStatus
+    {
         try name.withUnsafeBufferPointer { name throws(FileTreeError) in
             try place.status(of: name.baseAddress!)
         }
     }
 
-    private func found(_ name: [CChar], in place: DirectoryHandle) throws(FileTreeError) -> FileStatus? {
+    private func found(_ name: [CChar], in place: DirectoryHandle) throws(FileTreeError)
+        -> FileStatus?
+    {
         do throws(FileTreeError) {
             return try status(name, in: place)
         } catch {

@@ -11,16 +11,17 @@ package struct MetadataProblem: Sendable, Hashable, CustomStringConvertible {
 
 /// What there is to know of a file beyond its status.
 package enum FileMetadata {
-    /// Adds to an entry: owner's and group's names, birth time, a link's target, inode flags, access control lists, extended
-    /// attributes.
+    /// Adds to an entry: owner's and group's names, birth time, a link's target, inode flags,
+    /// access control lists, extended attributes.
     ///
-    /// Of the extended attributes all that the kernel lists are kept, also `security.selinux`, `security.capability` and `trusted.*` where this
-    /// user sees them; but access control lists, which stand in fields of their own.
+    /// Of the extended attributes all that the kernel lists are kept, also `security.selinux`,
+    /// `security.capability` and `trusted.*` where this user sees them; but access control lists,
+    /// which stand in fields of their own.
     ///
     /// - Parameters:
     ///   - entry: Made by `Entry.init(path:kind:status:)`.
-    ///   - descriptor: The file or directory itself, open for reading, where the caller has it. Without it files and
-    ///     directories are opened here for their flags.
+    ///   - descriptor: The file or directory itself, open for reading, where the caller has it.
+    ///     Without it files and directories are opened here for their flags.
     ///   - name: Its name in `parent`, ended by zero.
     /// - Returns: What could not be read. The entry then lacks it.
     package static func complete(
@@ -54,11 +55,14 @@ package enum FileMetadata {
         let name: UnsafePointer<CChar>
 
         func list(_ buffer: UnsafeMutableBufferPointer<CChar>) -> Int {
-            if let descriptor { return csys_flistxattr(descriptor, buffer.baseAddress, buffer.count) }
+            if let descriptor {
+                return csys_flistxattr(descriptor, buffer.baseAddress, buffer.count)
+            }
             return csys_listxattr_at(parent.descriptor, name, buffer.baseAddress, buffer.count)
         }
 
-        func get(_ attribute: UnsafePointer<CChar>, _ buffer: UnsafeMutableRawBufferPointer) -> Int {
+        func get(_ attribute: UnsafePointer<CChar>, _ buffer: UnsafeMutableRawBufferPointer) -> Int
+        {
             if let descriptor {
                 return csys_fgetxattr(descriptor, attribute, buffer.baseAddress, buffer.count)
             }
@@ -101,8 +105,8 @@ package enum FileMetadata {
         problems.append(MetadataProblem(message: "\(what): \(text) (\(call))"))
     }
 
-    /// Opens a file or directory for its flags, if it still is the one that was seen: the request for the flags means
-    /// something else to a device.
+    /// Opens a file or directory for its flags, if it still is the one that was seen: the request
+    /// for the flags means something else to a device.
     private static func open(
         _ name: UnsafePointer<CChar>, in parent: DirectoryHandle, status: FileStatus
     ) -> Int32 {
@@ -203,8 +207,8 @@ package enum FileMetadata {
         }
     }
 
-    /// Makes a call with larger and larger buffers until the answer fits. The kernel's limit is 64 KiB, and some file
-    /// systems of its own go beyond.
+    /// Makes a call with larger and larger buffers until the answer fits. The kernel's limit is 64
+    /// KiB, and some file systems of its own go beyond.
     private static func read(
         startingWith bytes: Int, _ call: (UnsafeMutableBufferPointer<UInt8>) -> Int
     ) -> (bytes: [UInt8]?, errno: Int32) {

@@ -4,8 +4,9 @@ package import SnapshotModel
 
 /// A regular file that is open for reading. Closed when it goes out of scope.
 ///
-/// A symbolic link is never followed, and what took the file's place since it was seen, such as a FIFO, is refused without waiting for
-/// its other end. The access time stays where the kernel lets it.
+/// A symbolic link is never followed, and what took the file's place since it was seen, such as a
+/// FIFO, is refused without waiting for its other end. The access time stays where the kernel lets
+/// it.
 package struct FileReader: ~Copyable {
     /// Valid as long as the reader.
     package let descriptor: Int32
@@ -14,7 +15,8 @@ package struct FileReader: ~Copyable {
 
     /// Opens `name`, ended by zero, in a directory.
     ///
-    /// - Throws: `changed` where something else than a regular file stands there now, `notFound`, `denied`, …
+    /// - Throws: `changed` where something else than a regular file stands there now, `notFound`,
+    ///   `denied`, …
     package init(
         opening name: UnsafePointer<CChar>, in directory: DirectoryHandle
     ) throws(FileTreeError) {
@@ -42,8 +44,9 @@ package struct FileReader: ~Copyable {
             descriptor = csys_openat(directory.descriptor, name, flags, 0)
         }
         if descriptor == -EAGAIN {
-            // Somebody, such as a file server for its client, holds a lease on the file. Without O_NONBLOCK the kernel
-            // asks for it back and waits; that is safe only if this is no FIFO.
+            // Somebody, such as a file server for its client, holds a lease on the file. Without
+            // O_NONBLOCK the kernel asks for it back and waits; that is safe only if this is no
+            // FIFO.
             var raw = csys_stat()
             if csys_lstatat(directory.descriptor, name, &raw) == 0, FileStatus(raw).isFile {
                 descriptor = csys_openat(directory.descriptor, name, flags & ~CSYS_O_NONBLOCK, 0)
@@ -59,7 +62,8 @@ package struct FileReader: ~Copyable {
             _ = csys_close(descriptor)
             let path = directory.path(of: name)
             if result != 0 { throw .system(result, "fstat", "examine", path: path) }
-            throw FileTreeError(.changed, "open", path: path, cause: "it is no regular file any more")
+            throw FileTreeError(
+                .changed, "open", path: path, cause: "it is no regular file any more")
         }
         return (descriptor, status)
     }
@@ -86,7 +90,8 @@ package struct FileReader: ~Copyable {
 
     /// Reads into `buffer` from `offset`.
     ///
-    /// - Returns: How many bytes were read: 0 at the end of the file only, and possibly fewer than would fit anywhere.
+    /// - Returns: How many bytes were read: 0 at the end of the file only, and possibly fewer than
+    ///   would fit anywhere.
     package func read(
         into buffer: UnsafeMutableRawBufferPointer, at offset: UInt64
     ) throws(FileTreeError) -> Int {
@@ -96,14 +101,16 @@ package struct FileReader: ~Copyable {
         return got
     }
 
-    /// Says that the file will be read once, from its beginning: the kernel then reads farther ahead.
+    /// Says that the file will be read once, from its beginning: the kernel then reads farther
+    /// ahead.
     package func adviseSequential() { _ = csys_fadvise_sequential(descriptor) }
 
-    /// Where the file has no data and reads as zeros, as far as the file system tells, within its first `size` bytes:
-    /// ascending, neither overlapping nor adjacent.
+    /// Where the file has no data and reads as zeros, as far as the file system tells, within its
+    /// first `size` bytes: ascending, neither overlapping nor adjacent.
     ///
-    /// A file whose blocks could hold all of it is not searched: most have no hole, and one that has both a hole and blocks beyond
-    /// its end, or reserved ones, is only stored with more zeros than it need be.
+    /// A file whose blocks could hold all of it is not searched: most have no hole, and one that
+    /// has both a hole and blocks beyond its end, or reserved ones, is only stored with more zeros
+    /// than it need be.
     ///
     /// - Parameter status: As of after opening.
     package func holes(_ status: FileStatus) throws(FileTreeError) -> [Hole] {
@@ -115,7 +122,9 @@ package struct FileReader: ~Copyable {
         while offset < size {
             let hole = csys_seek_hole(descriptor, offset)
             // The file has become shorter, or the file system knows no holes.
-            if hole == -Int64(ENXIO) || hole == -Int64(EINVAL) || hole == -Int64(EOPNOTSUPP) { break }
+            if hole == -Int64(ENXIO) || hole == -Int64(EINVAL) || hole == -Int64(EOPNOTSUPP) {
+                break
+            }
             guard hole >= 0 else { throw .system(hole, "lseek", "find holes in", path: path) }
             if hole >= size { break }
             var data = csys_seek_data(descriptor, hole)

@@ -19,7 +19,8 @@ package struct FileStatus: Sendable, Hashable {
     package var uid: UInt32
     package var gid: UInt32
     package var links: UInt32
-    /// Only `FileReader.statusWithBirth` and `DirectoryHandle.statusWithBirth` ask for the birth time.
+    /// Only `FileReader.statusWithBirth` and `DirectoryHandle.statusWithBirth` ask for the birth
+    /// time.
     package var hasBirthTime: Bool
     /// Major number in the upper, minor number in the lower half.
     package var device: UInt64
@@ -64,8 +65,9 @@ package struct FileStatus: Sendable, Hashable {
             && (mode ^ other.mode) & 0o170000 == 0
     }
 
-    /// Whether content and metadata are, as far as the kernel tells, those of `other`: what a reader compares before and
-    /// after reading. The change time tells more than the modification time, which anybody can set back.
+    /// Whether content and metadata are, as far as the kernel tells, those of `other`: what a
+    /// reader compares before and after reading. The change time tells more than the modification
+    /// time, which anybody can set back.
     package func isUnchanged(since other: FileStatus) -> Bool {
         inode == other.inode && device == other.device && size == other.size && mode == other.mode
             && mtimeSeconds == other.mtimeSeconds && mtimeNanoseconds == other.mtimeNanoseconds
@@ -74,8 +76,8 @@ package struct FileStatus: Sendable, Hashable {
 }
 
 extension Entry {
-    /// The entry of a file as far as its status tells; `FileMetadata.complete` adds the rest. The file system's number
-    /// is for the caller to fill in.
+    /// The entry of a file as far as its status tells; `FileMetadata.complete` adds the rest. The
+    /// file system's number is for the caller to fill in.
     package init(path: [UInt8], kind: EntryKind, status: FileStatus) {
         self.init(path: path, kind: kind)
         mode = status.mode & 0o7777

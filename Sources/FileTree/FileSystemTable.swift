@@ -16,8 +16,9 @@ package struct FileSystemDescription: Sendable, Hashable {
         self.uuid = uuid
     }
 
-    /// Whether a file has the same inode number the next time the file system is mounted. Elsewhere numbers are made up as files are
-    /// met, or belong to a place in the directory: comparing them would find every file changed.
+    /// Whether a file has the same inode number the next time the file system is mounted. Elsewhere
+    /// numbers are made up as files are met, or belong to a place in the directory: comparing them
+    /// would find every file changed.
     package var keepsInodeNumbers: Bool {
         let type = String(decoding: type, as: UTF8.self)
         // FUSE leaves the choice to the program behind it, and most count.
@@ -40,8 +41,8 @@ package struct FileSystemTable: Sendable {
     /// From the device number of a disk or partition.
     private let uuids: [UInt64: [UInt8]]
 
-    /// Reads `/proc/self/mountinfo` and `/dev/disk/by-uuid`. Where they are missing the table is empty, and descriptions
-    /// say `unknown`.
+    /// Reads `/proc/self/mountinfo` and `/dev/disk/by-uuid`. Where they are missing the table is
+    /// empty, and descriptions say `unknown`.
     package init() {
         self.init(mountinfo: Self.contents(of: "/proc/self/mountinfo"), uuids: Self.readUUIDs())
     }
@@ -62,14 +63,15 @@ package struct FileSystemTable: Sendable {
             guard numbers.count == 2 else { return nil }
             return Mount(
                 device: numbers[0] << 32 | numbers[1], point: Self.unescaped(fields[4]),
-                type: Self.unescaped(fields[hyphen + 1]), source: Self.unescaped(fields[hyphen + 2]))
+                type: Self.unescaped(fields[hyphen + 1]), source: Self.unescaped(fields[hyphen + 2])
+            )
         }
     }
 
     /// What is known of the file system with a device number.
     ///
-    /// - Parameter path: Of something on it. Some file systems show numbers that the kernel's table lacks, such as btrfs for its
-    ///   subvolumes; then the mount point above the path decides.
+    /// - Parameter path: Of something on it. Some file systems show numbers that the kernel's table
+    ///   lacks, such as btrfs for its subvolumes; then the mount point above the path decides.
     package func description(device: UInt64, path: [UInt8]) -> FileSystemDescription {
         // Of several mounts the later one lies on top.
         var best = mounts.last { $0.device == device }
@@ -129,7 +131,9 @@ package struct FileSystemTable: Sendable {
         guard descriptor >= 0 else { return nil }
         defer { _ = csys_close(descriptor) }
         var raw = csys_stat()
-        guard csys_fstat(descriptor, &raw) == 0, csys_kind(raw.mode) == CSYS_BLOCKDEV else { return nil }
+        guard csys_fstat(descriptor, &raw) == 0, csys_kind(raw.mode) == CSYS_BLOCKDEV else {
+            return nil
+        }
         return FileStatus(raw).specialDevice
     }
 
@@ -145,7 +149,9 @@ package struct FileSystemTable: Sendable {
                 }
             }
             if name.first == 0x2E { continue }
-            if let device = specialDevice(Array(place.utf8) + [0x2F] + name) { uuids[device] = name }
+            if let device = specialDevice(Array(place.utf8) + [0x2F] + name) {
+                uuids[device] = name
+            }
         }
         return uuids
     }

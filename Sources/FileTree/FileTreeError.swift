@@ -2,8 +2,8 @@ import Glibc
 
 /// What went wrong with a file of this host, which file, and what was being done to it.
 ///
-/// `kind` decides what the program does; everything else explains it to a person. Trouble with one file among
-/// many is not thrown: walks and metadata report it beside their results.
+/// `kind` decides what the program does; everything else explains it to a person. Trouble with one
+/// file among many is not thrown: walks and metadata report it beside their results.
 package struct FileTreeError: Error, Sendable, CustomStringConvertible {
     package enum Kind: String, Sendable, CaseIterable {
         /// Nothing has that path.
@@ -14,7 +14,8 @@ package struct FileTreeError: Error, Sendable, CustomStringConvertible {
         case exists
         /// Something that is no directory stands where one is needed.
         case notADirectory
-        /// Something else stands there now than a moment ago, or a symbolic link where none is followed.
+        /// Something else stands there now than a moment ago, or a symbolic link where none is
+        /// followed.
         case changed
         /// The file system, or a quota in it, is full.
         case noSpace
@@ -74,7 +75,8 @@ package struct FileTreeError: Error, Sendable, CustomStringConvertible {
 
     /// The system's words for an errno.
     package static func text(of errno: Int32) -> String {
-        // glibc keeps the text of an unknown error for each thread, so no other call can change it underneath.
+        // glibc keeps the text of an unknown error for each thread, so no other call can change it
+        // underneath.
         strerror(errno).map { String(cString: $0) } ?? "error \(errno)"
     }
 
@@ -94,13 +96,15 @@ package struct FileTreeError: Error, Sendable, CustomStringConvertible {
         }
     }
 
-    /// A path's bytes as text for a message: what is no UTF-8, and what would steer a terminal, as `\xNN`.
+    /// A path's bytes as text for a message: what is no UTF-8, and what would steer a terminal, as
+    /// `\xNN`.
     package static func printable(_ bytes: some Collection<UInt8>) -> String {
         var text = ""
         var rest = Array(bytes)[...]
         while let first = rest.first {
             var input = rest.makeIterator()
-            // A decoder for each character: one reads ahead after an error, and its place would be lost.
+            // A decoder for each character: one reads ahead after an error, and its place would be
+            // lost.
             var decoder = UTF8()
             if case .scalarValue(let scalar) = decoder.decode(&input), scalar.value >= 0x20,
                 !(0x7F...0x9F).contains(scalar.value)

@@ -2,17 +2,21 @@ import CSystem
 import Glibc
 import SnapshotModel
 
-/// Where a walk begins: a path as a person wrote it, made absolute and canonical, of something that exists.
+/// Where a walk begins: a path as a person wrote it, made absolute and canonical, of something that
+/// exists.
 ///
-/// `.` and empty components go. `..` goes with the component before it, and where that is a symbolic link, with what the link leads to, as
-/// the kernel does it. Otherwise links on the way stay in the path as they were written: a path that leads through a link `current` keeps its
-/// name when the link is turned. The last component is kept if it is a link, unless a slash (or `/.`) behind it says that its target is meant.
+/// `.` and empty components go. `..` goes with the component before it, and where that is a
+/// symbolic link, with what the link leads to, as the kernel does it. Otherwise links on the way
+/// stay in the path as they were written: a path that leads through a link `current` keeps its name
+/// when the link is turned. The last component is kept if it is a link, unless a slash (or `/.`)
+/// behind it says that its target is meant.
 package struct SourceRoot: Sendable, Hashable {
     /// Absolute, canonical in the sense of `EntryPath`.
     package let path: [UInt8]
     /// A link that is followed, so that what it leads to is walked under the link's path.
     package let followsLink: Bool
-    /// A link that is not followed: the walk delivers the link and nothing else, which its user may not have meant.
+    /// A link that is not followed: the walk delivers the link and nothing else, which its user may
+    /// not have meant.
     package let isSymbolicLink: Bool
 
     private init(path: [UInt8], followsLink: Bool, isSymbolicLink: Bool) {
@@ -24,7 +28,8 @@ package struct SourceRoot: Sendable, Hashable {
     /// - Parameters:
     ///   - words: The path as written.
     ///   - workingDirectory: What a relative path begins at, absolute; nil asks the kernel.
-    /// - Throws: `notFound` where nothing is there, `notADirectory` where a slash ends the path of something else, …
+    /// - Throws: `notFound` where nothing is there, `notADirectory` where a slash ends the path of
+    ///   something else, …
     package init(
         _ words: [UInt8], workingDirectory: [UInt8]? = nil
     ) throws(FileTreeError) {
@@ -45,14 +50,16 @@ package struct SourceRoot: Sendable, Hashable {
         written += [0x2F] + words
         let path = try Self.canonical(written)
         let status = try Self.status(path, as: words)
-        let last = words.last == 0x2F || words.suffix(2) == Array("/.".utf8)[...] || words == [0x2E]
-        if status.isSymlink, last {
-            let target = try DirectoryHandle(opening: path, reading: false)
-            _ = target
+        // `x/`, `x/.` and `x/y/..` all mean the directory that x is or leads to.
+        let ending = EntryPath.components(of: words).last ?? []
+        let meansDirectory = words.last == 0x2F || ending == [0x2E] || ending == [0x2E, 0x2E]
+        if status.isSymlink, meansDirectory {
+            // Throws where it leads nowhere, or to something else.
+            _ = try DirectoryHandle(opening: path, reading: false)
             self.init(path: path, followsLink: true, isSymbolicLink: false)
             return
         }
-        if last, !status.isDirectory {
+        if meansDirectory, !status.isDirectory {
             throw .system(ENOTDIR, "lstat", "walk", path: words)
         }
         self.init(path: path, followsLink: false, isSymbolicLink: status.isSymlink)
@@ -118,8 +125,9 @@ package struct SourceRoot: Sendable, Hashable {
 
     /// Sorts roots and drops those that lie in others, so that no entry comes twice.
     ///
-    /// A root that lies in another by its path but is reached through a symbolic link there would be missed by the walk of the
-    /// other, which delivers the link. It is then walked under its real path.
+    /// A root that lies in another by its path but is reached through a symbolic link there would
+    /// be missed by the walk of the other, which delivers the link. It is then walked under its
+    /// real path.
     package static func merged(_ roots: [SourceRoot]) throws(FileTreeError) -> [SourceRoot] {
         var pending = roots
         while true {
@@ -131,7 +139,8 @@ package struct SourceRoot: Sendable, Hashable {
             var merged: [SourceRoot] = []
             var isSettled = true
             for root in pending {
-                // In this order a root that holds others stands before them with nothing foreign in between.
+                // In this order a root that holds others stands before them with nothing foreign in
+                // between.
                 guard let outer = merged.last, EntryPath.contains(outer.path, root.path) else {
                     merged.append(root)
                     continue
@@ -147,7 +156,8 @@ package struct SourceRoot: Sendable, Hashable {
         }
     }
 
-    /// The root under its real path where the walk of `outer`, which contains it by its path, would not come to it.
+    /// The root under its real path where the walk of `outer`, which contains it by its path, would
+    /// not come to it.
     private func detour(from outer: SourceRoot) throws(FileTreeError) -> SourceRoot? {
         var length = outer.path.count
         var crossesLink = outer.isSymbolicLink
@@ -159,7 +169,8 @@ package struct SourceRoot: Sendable, Hashable {
         }
         guard crossesLink else { return nil }
         if followsLink {
-            return SourceRoot(path: try Self.physical(path), followsLink: false, isSymbolicLink: false)
+            return SourceRoot(
+                path: try Self.physical(path), followsLink: false, isSymbolicLink: false)
         }
         let parent = try Self.physical(EntryPath.parent(of: path))
         let real = (parent == [0x2F] ? [] : parent) + [0x2F] + EntryPath.lastComponent(of: path)

@@ -6,7 +6,8 @@ package import SnapshotModel
 package enum WalkEvent: Sendable {
     /// Something to save: `path`, `name`, `status`, `kind`, `parent`, `directory`.
     case entry
-    /// Something left out, with all below it: `path`, `exclusion`, `excludedIsDirectory`. Only where asked for.
+    /// Something left out, with all below it: `path`, `exclusion`, `excludedIsDirectory`. Only
+    /// where asked for.
     case excluded
     /// Something that could not be read, or not be entered: `path`, `problem`.
     case problem
@@ -14,11 +15,13 @@ package enum WalkEvent: Sendable {
 
 /// Walks source roots and delivers what they hold in the one order of `EntryPath`.
 ///
-/// Threads list directories ahead; one consumer calls `next`, from one thread at a time. A directory is delivered before what it
-/// contains, with its status as of after it was opened. One that cannot be entered is delivered with `directory` nil, and the problem follows.
-/// Symbolic links are never followed below a root, and every directory is opened by name relative to the open one above: what
-/// is exchanged underneath becomes a problem, not a way out of the tree. Nothing here recurses, and no path is
-/// handed to the kernel whole, so depth and length of paths are bounded by memory alone.
+/// Threads list directories ahead; one consumer calls `next`, from one thread at a time. A
+/// directory is delivered before what it contains, with its status as of after it was opened. One
+/// that cannot be entered is delivered with `directory` nil, and the problem follows. Symbolic
+/// links are never followed below a root, and every directory is opened by name relative to the
+/// open one above: what is exchanged underneath becomes a problem, not a way out of the tree.
+/// Nothing here recurses, and no path is handed to the kernel whole, so depth and length of paths
+/// are bounded by memory alone.
 package final class TreeWalker {
     /// A directory that the walk is in.
     private struct Frame {
@@ -27,48 +30,6 @@ package final class TreeWalker {
         var index: Int
         /// Bytes of `pathBuffer` before the names in it; 0 for the list that holds a root.
         let prefix: Int
-    }
-
-    /// What changes with each entry. It lies outside of the object, since each access to a property of a class is checked at run time,
-    /// and following references for each entry would cost more than the rest of `next`.
-    private struct Cursor {
-        /// Of the current listing: its entries, and where its delivery goes on.
-        var entries: UnsafeMutablePointer<ListedEntry>
-        var names: UnsafeMutablePointer<CChar>
-        var index = 0
-        var count = 0
-        /// Bytes of the path before the names in the current listing; 0 for the list that holds a root.
-        var prefix = 0
-        /// What was delivered last.
-        var current: UnsafeMutablePointer<ListedEntry>
-        var kind = EntryKind.file
-        /// The path of what was delivered last.
-        var path: UnsafeMutableRawPointer
-        var pathCount = 0
-        var pathCapacity: Int
-        /// Something is to be done before the next entry of the listing.
-        var needsCare = false
-
-        mutating func setPath(_ bytes: UnsafeRawBufferPointer) {
-            pathCount = 0
-            append(bytes.baseAddress, bytes.count)
-        }
-
-        @inline(__always)
-        mutating func append(_ bytes: UnsafeRawPointer?, _ count: Int) {
-            if pathCount + count >= pathCapacity { growPath(count) }
-            if let bytes { memcpy(path + pathCount, bytes, count) }
-            pathCount += count
-        }
-
-        @inline(never)
-        private mutating func growPath(_ count: Int) {
-            pathCapacity = max(2 * pathCapacity, pathCount + count + 1)
-            let larger = UnsafeMutableRawPointer.allocate(byteCount: pathCapacity, alignment: 16)
-            memcpy(larger, path, pathCount)
-            path.deallocate()
-            path = larger
-        }
     }
 
     /// The roots as walked: sorted and merged.
@@ -81,20 +42,23 @@ package final class TreeWalker {
     /// From the list that holds the root down to the current directory.
     private var frames: [Frame] = []
     private var nextRoot = 0
-    /// How many frames have been closed to save descriptors: those from number 1 on. Number 0 stays open.
+    /// How many frames have been closed to save descriptors: those from number 1 on. Number 0 stays
+    /// open.
     private var closedFrames = 0
     /// To be delivered next, about the current path.
     private var followingProblem: WalkProblem?
     /// How many problems of the current listing have been delivered.
     private var problemIndex = 0
-    private let cursor: UnsafeMutablePointer<Cursor>
+    private let cursor: UnsafeMutablePointer<WalkCursor>
     private var listing: DirectoryListing
-    /// The listing that the delivered entry stands in: the one above `listing` right after a directory was delivered.
+    /// The listing that the delivered entry stands in: the one above `listing` right after a
+    /// directory was delivered.
     private var currentParent: DirectoryListing
     /// Stands for the listing before the first and after the last root.
     private let nothing: DirectoryListing
 
-    /// - Parameter roots: Are merged here. Each was found to exist when it was made; one that has gone since is a problem event.
+    /// - Parameter roots: Are merged here. Each was found to exist when it was made; one that has
+    ///   gone since is a problem event.
     package init(roots: [SourceRoot], options: WalkOptions) throws(FileTreeError) {
         self.roots = try SourceRoot.merged(roots)
         self.options = options
@@ -112,7 +76,7 @@ package final class TreeWalker {
         currentParent = nothing
         cursor = .allocate(capacity: 1)
         cursor.initialize(
-            to: Cursor(
+            to: WalkCursor(
                 entries: nothing.entries, names: nothing.names, current: nothing.entries,
                 path: .allocate(byteCount: 4096, alignment: 16), pathCapacity: 4096))
         queue.start()
@@ -120,7 +84,8 @@ package final class TreeWalker {
 
     deinit {
         queue.stop()
-        // What was listed ahead hangs together in chains; taken apart here they are not released by recursion.
+        // What was listed ahead hangs together in chains; taken apart here they are not released by
+        // recursion.
         for frame in frames { queue.abandon(frame.listing) }
         cursor.pointee.path.deallocate()
         cursor.deallocate()
@@ -133,7 +98,8 @@ package final class TreeWalker {
         UnsafeRawBufferPointer(start: cursor.pointee.path, count: cursor.pointee.pathCount)
     }
 
-    /// Of the entry, ended by zero, in `parent`; `.` for a root that is a directory reached otherwise. Valid until the next call.
+    /// Of the entry, ended by zero, in `parent`; `.` for a root that is a directory reached
+    /// otherwise. Valid until the next call.
     package var name: UnsafePointer<CChar> { currentParent.name(of: cursor.pointee.current) }
 
     package var status: FileStatus { cursor.pointee.current.pointee.status }
@@ -152,7 +118,8 @@ package final class TreeWalker {
     /// The open directory that the entry is, unless it could not be or was not to be entered.
     package private(set) var directory: DirectoryHandle?
 
-    /// The entry is a directory on which another file system is mounted, and which therefore counts as empty.
+    /// The entry is a directory on which another file system is mounted, and which therefore counts
+    /// as empty.
     package private(set) var isMountPoint = false
 
     /// The entry is a source root itself.
@@ -184,7 +151,8 @@ package final class TreeWalker {
                         cursor.pointee.names + Int(entry.pointee.nameOffset),
                         Int(entry.pointee.nameLength))
                 }
-                if entry.pointee.state == .entry, entry.pointee.kind != EntryKind.directory.rawValue {
+                if entry.pointee.state == .entry, entry.pointee.kind != EntryKind.directory.rawValue
+                {
                     cursor.pointee.kind = EntryKind(rawValue: entry.pointee.kind) ?? .file
                     return .entry
                 }
@@ -195,7 +163,8 @@ package final class TreeWalker {
         }
     }
 
-    /// Puts away what was said of a directory, and brings the problems that are to be delivered before the next entry.
+    /// Puts away what was said of a directory, and brings the problems that are to be delivered
+    /// before the next entry.
     private func attend() -> WalkProblem? {
         directory = nil
         isMountPoint = false
@@ -330,7 +299,8 @@ package final class TreeWalker {
         return true
     }
 
-    /// Opens the current directory again, which was closed to save descriptors; through the one below where there is one.
+    /// Opens the current directory again, which was closed to save descriptors; through the one
+    /// below where there is one.
     private func reopen(below: DirectoryHandle?) {
         let flags = O_RDONLY | CSYS_O_DIRECTORY | CSYS_O_CLOEXEC
         cursor.pointee.pathCount = max(cursor.pointee.prefix - 1, 1)
@@ -403,7 +373,8 @@ package final class TreeWalker {
             to: ListedEntry(
                 status: status, nameOffset: 0, detail: 0,
                 nameLength: UInt16(truncatingIfNeeded: name.count - 1),
-                kind: status.kind?.rawValue ?? 0, state: status.kind == nil ? .unsupported : .entry))
+                kind: status.kind?.rawValue ?? 0, state: status.kind == nil ? .unsupported : .entry)
+        )
         if status.isDirectory {
             listing.children = [
                 PendingDirectory(

@@ -6,17 +6,18 @@ package struct WalkOptions: Sendable {
     package var readsIgnoreFiles = true
     /// Whether `TreeWalker.next` reports what was left out, which costs time and memory for each.
     package var reportsExclusions = false
-    /// Threads that list directories ahead of the consumer, who lists as well while it would wait. Zero is allowed: the consumer
-    /// then does everything.
+    /// Threads that list directories ahead of the consumer, who lists as well while it would wait.
+    /// Zero is allowed: the consumer then does everything.
     package var threads = 2
-    /// Work ahead stops where this many entries wait to be consumed. One directory is never split, so a very large one
-    /// goes beyond it. An entry takes about 140 bytes.
+    /// Work ahead stops where this many entries wait to be consumed. One directory is never split,
+    /// so a very large one goes beyond it. An entry takes about 140 bytes.
     package var entriesAhead = 100_000
-    /// Work ahead stops where this many directories wait, each of which holds a descriptor; nil chooses by the limit
-    /// of open files.
+    /// Work ahead stops where this many directories wait, each of which holds a descriptor; nil
+    /// chooses by the limit of open files.
     package var directoriesAhead: Int?
-    /// How many directories above the current one stay open; nil chooses by the limit of open files. Those farther up are closed
-    /// and opened again on the way back, so depth is not bounded by descriptors.
+    /// How many directories above the current one stay open; nil chooses by the limit of open
+    /// files. Those farther up are closed and opened again on the way back, so depth is not bounded
+    /// by descriptors.
     package var openAncestors: Int?
 
     package init(rules: ExclusionRules = ExclusionRules()) { self.rules = rules }

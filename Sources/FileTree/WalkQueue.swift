@@ -1,13 +1,16 @@
 import Glibc
 import SnapshotModel
 
-/// The directories that wait to be listed, the threads that list them, and the lock that guards both.
+/// The directories that wait to be listed, the threads that list them, and the lock that guards
+/// both.
 ///
-/// Last in, first out, and a directory's children are pushed in reverse: so threads list in about the order in which the consumer will
-/// ask. Nobody waits while holding a directory: whoever has taken one lists it and hands it over. So the consumer, who
-/// lists what nobody has begun, never waits for something that does not move.
+/// Last in, first out, and a directory's children are pushed in reverse: so threads list in about
+/// the order in which the consumer will ask. Nobody waits while holding a directory: whoever has
+/// taken one lists it and hands it over. So the consumer, who lists what nobody has begun, never
+/// waits for something that does not move.
 final class WalkQueue: @unchecked Sendable {
-    // Sendable: all that changes is guarded by `mutex`, and PendingDirectory says what its own threads may touch.
+    // Sendable: all that changes is guarded by `mutex`, and PendingDirectory says what its own
+    // threads may touch.
 
     private let mutex = UnsafeMutablePointer<pthread_mutex_t>.allocate(capacity: 1)
     /// There may be something to list.
@@ -96,11 +99,15 @@ final class WalkQueue: @unchecked Sendable {
 
     /// Takes the next directory that may be listed now. Called under the lock.
     private func next() -> (PendingDirectory, DirectoryHandle)? {
-        guard entriesHeld < options.entriesAhead, directoriesHeld < directoriesAhead else { return nil }
+        guard entriesHeld < options.entriesAhead, directoriesHeld < directoriesAhead else {
+            return nil
+        }
         while let pending = stack.popLast() {
-            // Taken by the consumer meanwhile: its parent may be gone, so nothing else may be looked at.
+            // Taken by the consumer meanwhile: its parent may be gone, so nothing else may be
+            // looked at.
             guard pending.state == .waiting else { continue }
-            // The directory above has been closed; the consumer will open it again and then list this one.
+            // The directory above has been closed; the consumer will open it again and then list
+            // this one.
             guard let place = pending.parent.handle else { continue }
             pending.state = .running
             directoriesHeld += 1
@@ -164,7 +171,8 @@ final class WalkQueue: @unchecked Sendable {
                 return (listing, pending.failure)
             case .waiting:
                 pending.state = .running
-                // Entries of the stack that are no longer waiting gather at its end when threads are held back.
+                // Entries of the stack that are no longer waiting gather at its end when threads
+                // are held back.
                 while let last = stack.last, last.state != .waiting { stack.removeLast() }
                 pthread_mutex_unlock(mutex)
                 let (listing, failure) = lister.list(pending, in: place)
@@ -199,7 +207,8 @@ final class WalkQueue: @unchecked Sendable {
         pthread_mutex_unlock(mutex)
     }
 
-    /// Wakes threads that were held back, once there is room for more than a moment's work. Called under the lock.
+    /// Wakes threads that were held back, once there is room for more than a moment's work. Called
+    /// under the lock.
     private func wakeThreads() {
         if idleThreads > 0, !stack.isEmpty, entriesHeld < options.entriesAhead / 4 * 3,
             directoriesHeld <= directoriesAhead / 4 * 3
@@ -226,7 +235,8 @@ final class WalkQueue: @unchecked Sendable {
         _ = consume old
     }
 
-    /// Sees to it that nothing refers to a listing's remaining subdirectories any more, so that it can be left before its end.
+    /// Sees to it that nothing refers to a listing's remaining subdirectories any more, so that it
+    /// can be left before its end.
     func abandon(_ listing: DirectoryListing) {
         pthread_mutex_lock(mutex)
         var open = [listing]

@@ -29,9 +29,12 @@ struct ExplainTests {
         #expect(try walk([scratch.root()], quiet) == records.filter { $0.event != "excluded" })
         let delivered = Set(records.filter { $0.event == "entry" }.map(\.path))
         let reasons = Dictionary(
-            uniqueKeysWithValues: records.filter { $0.event == "excluded" }.map { ($0.path, $0.detail) })
+            uniqueKeysWithValues: records.filter { $0.event == "excluded" }.map {
+                ($0.path, $0.detail)
+            })
         for path in try everything(scratch) {
-            let answer = try ExclusionExplanation.explain(path, roots: [scratch.root()], options: options)
+            let answer = try ExclusionExplanation.explain(
+                path, roots: [scratch.root()], options: options)
             #expect(answer.isIncluded == delivered.contains(path), "\(answer)")
             #expect(answer.exists)
             if case .excluded(let reason) = answer.verdict {
@@ -44,7 +47,10 @@ struct ExplainTests {
     @Test("Patterns, and files of patterns below each other")
     func patterns() throws {
         let scratch = try WalkScratch()
-        for name in ["a.o", "keep.o", "src/b.o", "src/b.c", "src/gen/x.c", "out/y", "deep/er/tmp/z", "deep/er/w"] {
+        for name in [
+            "a.o", "keep.o", "src/b.o", "src/b.c", "src/gen/x.c", "out/y", "deep/er/tmp/z",
+            "deep/er/w",
+        ] {
             scratch.file(name)
         }
         scratch.file("src/.batchsyncignore", "/gen/\n*.c\n!b.c\n")
@@ -78,7 +84,8 @@ struct ExplainTests {
         #expect(try check(scratch, options).filter { $0.event != "entry" }.isEmpty)
         options.rules.markers = [.cacheDirectory]
         let records = try check(scratch, options)
-        #expect(names(records, below: scratch.path, event: "excluded") == ["good/data", "good/sub"])
+        #expect(
+            names(records, below: scratch.path, event: "excluded") == ["good/data", "good/sub"])
     }
 
     @Test("A marker empties its directory")
@@ -108,7 +115,8 @@ struct ExplainTests {
         scratch.file("directory/inside")
         var options = options()
         options.rules.largestFileBytes = 100
-        #expect(try names(check(scratch, options), below: scratch.path, event: "excluded") == ["large"])
+        #expect(
+            try names(check(scratch, options), below: scratch.path, event: "excluded") == ["large"])
         options.rules.largestFileBytes = nil
         options.rules.excludesNoDump = true
         guard scratch.add(flags: InodeFlags.nodump, to: "flagged"),
@@ -126,7 +134,8 @@ struct ExplainTests {
     func unusableRules() throws {
         let scratch = try WalkScratch()
         scratch.file(
-            "a/.batchsyncignore", [UInt8](repeating: 0x2A, count: ExclusionRules.ignoreFileBytes + 1))
+            "a/.batchsyncignore",
+            [UInt8](repeating: 0x2A, count: ExclusionRules.ignoreFileBytes + 1))
         scratch.file("a/b")
         let records = try check(scratch, options())
         #expect(names(records, below: scratch.path) == [".", "a", "a/.batchsyncignore", "a/b"])

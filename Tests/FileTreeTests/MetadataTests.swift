@@ -121,7 +121,10 @@ struct MetadataTests {
             #expect(scratch.attribute("user.empty", [], of: name) == 0)
             #expect(scratch.attribute("user.a\u{FF}", large, of: name) == 0)
             for index in 0..<60 {
-                #expect(scratch.attribute("user.many-\(index)-\(String(repeating: "x", count: 20))", [7], of: name) == 0)
+                #expect(
+                    scratch.attribute(
+                        "user.many-\(index)-\(String(repeating: "x", count: 20))", [7], of: name)
+                        == 0)
             }
             let (entry, problems) = try entry(name, in: scratch)
             #expect(problems.isEmpty)
@@ -220,7 +223,8 @@ struct MetadataTests {
         _ = csys_unlinkat(scratch.handle.descriptor, "file", 0)
         scratch.file("file")
         var entry = Entry(path: scratch.path("file"), kind: .file, status: status)
-        let problems = FileMetadata.complete(&entry, status: status, name: "file", in: scratch.handle)
+        let problems = FileMetadata.complete(
+            &entry, status: status, name: "file", in: scratch.handle)
         #expect(problems.count == 1)
     }
 
@@ -236,22 +240,30 @@ struct MetadataTests {
         let table = FileSystemTable(
             mountinfo: Array(text.utf8), uuids: [8 << 32 | 1: Array("1234-ABCD".utf8)])
         let old = table.description(device: 98 << 32, path: [0x2F])
-        #expect(old == FileSystemDescription(type: Array("ext3".utf8), source: Array("/dev/root".utf8), uuid: nil))
+        #expect(
+            old
+                == FileSystemDescription(
+                    type: Array("ext3".utf8), source: Array("/dev/root".utf8), uuid: nil))
         #expect(old.keepsInodeNumbers)
         let remote = table.description(device: 52, path: [0x2F])
         #expect(remote.source == Array("me@host:/x\ty".utf8))
         #expect(!remote.keepsInodeNumbers)
         // No number of the table: the mount point above the path decides.
-        #expect(table.description(device: 999, path: Array("/var/x".utf8)).type == Array("btrfs".utf8))
-        #expect(table.description(device: 999, path: Array("/a b\\/x".utf8)).type == Array("fuse.sshfs".utf8))
-        #expect(table.description(device: 8 << 32 | 1, path: [0x2F]).uuid == Array("1234-ABCD".utf8))
+        #expect(
+            table.description(device: 999, path: Array("/var/x".utf8)).type == Array("btrfs".utf8))
+        #expect(
+            table.description(device: 999, path: Array("/a b\\/x".utf8)).type
+                == Array("fuse.sshfs".utf8))
+        #expect(
+            table.description(device: 8 << 32 | 1, path: [0x2F]).uuid == Array("1234-ABCD".utf8))
         let empty = FileSystemTable(mountinfo: [], uuids: [:])
         #expect(empty.description(device: 1, path: [0x2F]).type == Array("unknown".utf8))
     }
 
     @Test("Sentences about errors show every byte and steer no terminal")
     func sentences() {
-        let error = FileTreeError.system(-EACCES, "openat", "open", path: [0x2F, 0x61, 0x0A, 0xFF, 0xC3, 0xA9])
+        let error = FileTreeError.system(
+            -EACCES, "openat", "open", path: [0x2F, 0x61, 0x0A, 0xFF, 0xC3, 0xA9])
         #expect(error.description == "cannot open /a\\x0a\\xffé: Permission denied (openat)")
         #expect(error.kind == .denied)
     }

@@ -82,7 +82,8 @@ struct ReaderTests {
     @Test(
         "Holes are where nothing was written",
         arguments: [
-            [true, false, true], [false, true], [true, false], [false], [false, false, true, true, false],
+            [true, false, true], [false, true], [true, false], [false],
+            [false, false, true, true, false],
             [true, false, true, false, true, false, false, false, true], [true],
         ])
     func holes(pieces: [Bool]) throws {
@@ -111,7 +112,9 @@ struct ReaderTests {
         #expect(try reader.holes(reader.statusWhenOpened) == expected)
     }
 
-    @Test("Holes do not reach beyond a size that is no multiple of a block, nor beyond one that has changed")
+    @Test(
+        "Holes do not reach beyond a size that is no multiple of a block, nor beyond one that has changed"
+    )
     func oddHoles() throws {
         let scratch = try WalkScratch()
         scratch.file("sparse", [UInt8](repeating: 1, count: 10_000))
@@ -124,7 +127,8 @@ struct ReaderTests {
         #expect(found == [Hole(offset: 12_288, length: size - 12_288)])
         // Shorter by now: what lies behind the end is no business of whoever holds the old status.
         scratch.withDescriptor(Array("sparse".utf8), O_WRONLY) { _ = csys_ftruncate($0, 5000) }
-        #expect(try reader.holes(reader.statusWhenOpened).allSatisfy { $0.offset + $0.length <= size })
+        #expect(
+            try reader.holes(reader.statusWhenOpened).allSatisfy { $0.offset + $0.length <= size })
         let small = try WalkScratch()
         small.file("tiny")
         small.withDescriptor(Array("tiny".utf8), O_WRONLY) { _ = csys_ftruncate($0, 100) }

@@ -31,6 +31,10 @@ struct SourceRootTests {
         scratch.file("real/y")
         scratch.symlink("real/inner", "link")
         #expect(try SourceRoot(scratch.path("link/../y")).path == scratch.path("real/y"))
+        // What is left is a link again, and means the directory that it leads to.
+        scratch.symlink("real", "outer")
+        let outer = try SourceRoot(scratch.path("outer/inner/.."))
+        #expect(outer.path == scratch.path("outer") && outer.followsLink)
         // Without it the path stays as it was written.
         #expect(try SourceRoot(scratch.path("link/x")).path == scratch.path("link/x"))
     }
@@ -87,7 +91,8 @@ struct SourceRootTests {
         let records = try walk(roots)
         #expect(names(records, below: scratch.path).contains("data/sub/x"))
         // The link alone is what the walk of the outer one delivers anyway.
-        #expect(try SourceRoot.merged([scratch.root("home"), scratch.root("home/link")]).count == 1)
+        #expect(
+            try SourceRoot.merged([scratch.root("home"), scratch.root("home/link")]).count == 1)
         // Both as what the link is and as what it leads to: the latter says more.
         let both = try SourceRoot.merged([scratch.root("home/link"), scratch.root("home/link/")])
         #expect(both.map(\.followsLink) == [true])

@@ -107,7 +107,7 @@ func withName<Result>(
 func run(_ words: [String]) -> Int32 {
     var arguments: [UnsafeMutablePointer<CChar>?] = words.map { strdup($0) }
     arguments.append(nil)
-    defer { arguments.forEach { free($0) } }
+    defer { for argument in arguments { free(argument) } }
     var process = pid_t()
     guard posix_spawn(&process, words[0], nil, nil, arguments, environ) == 0 else { return -1 }
     var status: Int32 = 0

@@ -64,7 +64,10 @@ struct WalkerTests {
         _ = csys_mknodat(scratch.handle.descriptor, "socket", 0o140600, 0, 0)
         _ = csys_linkat(scratch.handle.descriptor, "a/file", scratch.handle.descriptor, "z")
         let records = try walk([scratch.root()])
-        #expect(names(records, below: scratch.path) == [".", "a", "a/file", "link", "pipe", "socket", "z"])
+        #expect(
+            names(records, below: scratch.path) == [
+                ".", "a", "a/file", "link", "pipe", "socket", "z",
+            ])
         for record in records.dropFirst() {
             let name = Array(record.path[(scratch.path.count + 1)...])
             let status = try withName(name) { name in try scratch.handle.status(of: name) }
@@ -86,7 +89,8 @@ struct WalkerTests {
         for _ in 0..<levels {
             precondition(csys_mkdirat(place.descriptor, "d", 0o755) == 0)
             // Comes after what lies in the directory beside it, so the walk needs each level again.
-            let file = csys_openat(place.descriptor, "e", O_WRONLY | O_CREAT | CSYS_O_CLOEXEC, 0o644)
+            let file = csys_openat(
+                place.descriptor, "e", O_WRONLY | O_CREAT | CSYS_O_CLOEXEC, 0o644)
             precondition(file >= 0)
             _ = csys_close(file)
             let next = csys_openat(place.descriptor, "d", O_RDONLY | CSYS_O_CLOEXEC, 0)
@@ -157,7 +161,9 @@ struct WalkerTests {
         #expect(walker.next() == nil)
     }
 
-    @Test("A directory that was moved away from above the walk is found again, or said to be incomplete")
+    @Test(
+        "A directory that was moved away from above the walk is found again, or said to be incomplete"
+    )
     func moved() throws {
         for movesBoth in [false, true] {
             let scratch = try WalkScratch()
@@ -190,7 +196,9 @@ struct WalkerTests {
         }
     }
 
-    @Test("Changes underneath never break the order, nor bring an entry twice", arguments: UInt64(1)...3)
+    @Test(
+        "Changes underneath never break the order, nor bring an entry twice",
+        arguments: UInt64(1)...3)
     func commotion(seed: UInt64) throws {
         let scratch = try WalkScratch(below: quickPlace)
         _ = grow(scratch, seed: seed)
@@ -264,17 +272,25 @@ struct WalkerTests {
         defer { run(["/bin/umount", scratch.text + "/a"]) }
         scratch.file("a/mounted")
         var options = WalkOptions()
-        #expect(try names(walk([scratch.root()], options), below: scratch.path) == [".", "a", "a/mounted", "z"])
+        #expect(
+            try names(walk([scratch.root()], options), below: scratch.path) == [
+                ".", "a", "a/mounted", "z",
+            ])
         options.rules.staysOnFileSystem = true
         let records = try walk([scratch.root()], options)
         #expect(names(records, below: scratch.path) == [".", "a", "z"])
         #expect(records.map(\.detail) == ["", "mount point", ""])
         // The mounted file system as a root of its own is walked.
-        #expect(try names(walk([scratch.root("a")], options), below: scratch.path("a")) == [".", "mounted"])
+        #expect(
+            try names(walk([scratch.root("a")], options), below: scratch.path("a")) == [
+                ".", "mounted",
+            ])
 
         let table = FileSystemTable()
         let inside = try #require(walk([scratch.root("a")]).first?.status)
-        #expect(table.description(device: inside.device, path: scratch.path("a")).type == Array("tmpfs".utf8))
+        #expect(
+            table.description(device: inside.device, path: scratch.path("a")).type
+                == Array("tmpfs".utf8))
     }
 
     @Test("What this user may not read is a problem, and the rest is walked")
