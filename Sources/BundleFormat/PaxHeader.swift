@@ -118,11 +118,11 @@ enum Tar {
 
     /// Sum of a header's bytes, its checksum field counted as spaces.
     static func checksum(_ header: UnsafeRawPointer) -> UInt64 {
-        var sum: UInt64 = 0
-        for index in 0..<512 {
-            let isField = index >= 148 && index < 156
-            sum += isField ? 32 : UInt64(header.load(fromByteOffset: index, as: UInt8.self))
+        var sum: UInt32 = 0
+        for index in 0..<512 { sum &+= UInt32(header.load(fromByteOffset: index, as: UInt8.self)) }
+        for index in 148..<156 {
+            sum &+= 32 &- UInt32(header.load(fromByteOffset: index, as: UInt8.self))
         }
-        return sum
+        return UInt64(sum)
     }
 }

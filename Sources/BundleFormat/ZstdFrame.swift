@@ -2,17 +2,13 @@ internal import CLibZstd
 internal import SnapshotModel
 
 /// The header of a zstd frame (RFC 8878 section 3.1.1.1), read before anything is allocated for the frame.
-struct ZstdFrameHeader: Equatable {
+struct ZstdFrameHeader {
     /// Bytes of the header itself.
     let headerBytes: Int
     /// Bytes that the frame says it decompresses to.
     let contentBytes: UInt64
-    /// Bytes of history that a decoder must keep.
-    let windowBytes: UInt64
 
     static let magic: UInt32 = 0xFD2F_B528
-    /// No header is longer.
-    static let maximumBytes = 18
 
     enum Failure: Error {
         case needsMoreBytes
@@ -56,15 +52,12 @@ struct ZstdFrameHeader: Equatable {
             throw .refused(.limit, "it holds \(size) bytes, more than \(maximumContent)")
         }
         contentBytes = size
-        if isSingleSegment {
-            windowBytes = size
-        } else {
-            let base = UInt64(1) << UInt64(10 + (bytes[5] >> 3))
-            windowBytes = base + base / 8 * UInt64(bytes[5] & 7)
-            guard windowBytes <= UInt64(1) << UInt64(BundleLimits.windowLog) else {
-                throw .refused(
-                    .limit, "its window has more than 2^\(BundleLimits.windowLog) bytes")
-            }
+        // Without a window of its own, the window is the content.
+        guard !isSingleSegment else { return }
+        let base = UInt64(1) << UInt64(10 + (bytes[5] >> 3))
+        guard base + base / 8 * UInt64(bytes[5] & 7) <= UInt64(1) << UInt64(BundleLimits.windowLog)
+        else {
+            throw .refused(.limit, "its window has more than 2^\(BundleLimits.windowLog) bytes")
         }
     }
 }

@@ -195,8 +195,9 @@ final class Scratch {
 }
 
 func isInstalled(_ tool: String) -> Bool {
-    ["/usr/bin/", "/bin/", "/usr/local/bin/"].contains {
-        FileManager.default.isExecutableFile(atPath: $0 + tool)
+    let path = ProcessInfo.processInfo.environment["PATH"] ?? "/usr/bin:/bin"
+    return path.split(separator: ":").contains {
+        FileManager.default.isExecutableFile(atPath: $0 + "/" + tool)
     }
 }
 
