@@ -82,4 +82,15 @@ package struct SealedBundle: Hashable, Sendable {
     /// Of the stored bytes, where it was asked for.
     package let md5: [UInt8]?
     package let frames: [FrameRecord]
+
+    package init(
+        id: BundleID, kind: BundleKind, size: Int, plain: Int, md5: [UInt8]?, frames: [FrameRecord]
+    ) {
+        self.id = id
+        self.kind = kind
+        self.size = size
+        self.plain = plain
+        self.md5 = md5
+        self.frames = frames
+    }
 }
