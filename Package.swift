@@ -49,7 +49,7 @@ let package = Package(
         .target(name: "ObjectStorage", dependencies: ["CSystem"], swiftSettings: strict),
         /// The file system of this host: walking, reading, and writing it back safely.
         .target(
-            name: "FileTree", dependencies: ["SnapshotModel", "CSystem", "CLibXXHash"],
+            name: "FileTree", dependencies: ["SnapshotModel", "CSystem"],
             swiftSettings: strict),
 
         // MARK: Level 2 — the bundle
@@ -69,9 +69,9 @@ let package = Package(
         .target(
             name: "SnapshotRepository",
             dependencies: [
-                "SnapshotModel", "AgeEncryption", "ObjectStorage", "BundleFormat", crypto,
+                "SnapshotModel", "AgeEncryption", "ObjectStorage", "BundleFormat", "CSystem", crypto,
             ],
-            resources: [.embedInCode("Recovery")],
+            exclude: ["Recovery"],
             swiftSettings: strict),
 
         // MARK: Level 4 — the verbs
@@ -79,7 +79,7 @@ let package = Package(
         /// Backup, restore, verify and their kin; the only room with concurrency.
         .target(
             name: "Replication",
-            dependencies: ["SnapshotModel", "FileTree", "BundleFormat", "SnapshotRepository", crypto],
+            dependencies: ["SnapshotModel", "FileTree", "BundleFormat", "SnapshotRepository", "CSystem"],
             swiftSettings: strict),
 
         // MARK: Level 5 — the command

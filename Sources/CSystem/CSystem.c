@@ -6,6 +6,7 @@
 #include <limits.h>
 #include <linux/fs.h>
 #include <linux/openat2.h>
+#include <malloc.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/file.h>
@@ -300,4 +301,11 @@ int csys_chmod_nofollow(int dirfd, const char *name, uint32_t mode) {
 long csys_copy_range(int destination, int64_t destination_offset, int source, int64_t source_offset, size_t size) {
     off64_t to = destination_offset, from = source_offset;
     RETRIED(copy_file_range(source, &from, destination, &to, size, 0));
+}
+
+int csys_pipe(int ends[2]) { CHECKED(pipe2(ends, O_CLOEXEC)); }
+
+void csys_keep_freed_memory(void) {
+    mallopt(M_MMAP_THRESHOLD, 4 << 20);
+    mallopt(M_TRIM_THRESHOLD, 64 << 20);
 }

@@ -333,6 +333,23 @@ package enum EntryCodec {
         return entry
     }
 
+    /// Adds what a line relies on: chunks of content and of hole lists to `chunks`, list nodes to `nodes`. False where it is no entry.
+    package static func references(
+        _ line: UnsafeRawBufferPointer, chunks: inout [ChunkID], nodes: inout [ChunkID]
+    ) -> Bool {
+        guard let (scanner, fields) = scan(line) else { return false }
+        for value in [fields.chunks, fields.holesList] {
+            guard let value else { continue }
+            guard let ids = readIDs(scanner, value) else { return false }
+            chunks += ids
+        }
+        if let value = fields.list {
+            guard let ids = readIDs(scanner, value) else { return false }
+            nodes += ids
+        }
+        return true
+    }
+
     /// Inode numbers may use all 64 bits.
     private static func unsigned(_ scanner: JSONScanner, _ value: JSONScanner.Value) -> UInt64? {
         guard value.kind == .number else { return nil }

@@ -88,9 +88,9 @@ package enum ListNode {
     }
 
     /// Cuts a list that is too long to stand in a line into nodes, level by level, until at most `Entry.inlineListLimit` ids remain.
-    /// `store` keeps a node's bytes and gives its id back.
+    /// `store` keeps a node's bytes, is told its children and its level (1 where they are chunks), and gives its id back.
     package static func build<Failure: Error>(
-        _ ids: [ChunkID], store: (UnsafeRawBufferPointer) throws(Failure) -> ChunkID
+        _ ids: [ChunkID], store: (UnsafeRawBufferPointer, [ChunkID], Int) throws(Failure) -> ChunkID
     ) throws(Failure) -> (ids: [ChunkID], depth: Int) {
         var level = ids
         var depth = 0
@@ -102,7 +102,7 @@ package enum ListNode {
             where ManifestLimits.nodeEnds(children: index - start + 1, id: level[index]) || index == level.count - 1 {
                 out.removeAll()
                 write(level[start...index], to: out)
-                next.append(try store(out.bytes))
+                next.append(try store(out.bytes, Array(level[start...index]), depth + 1))
                 start = index + 1
             }
             level = next

@@ -64,6 +64,9 @@ package enum LocalFile {
         try syncDirectory(directory)
     }
 
+    /// Moves a file; nothing happens where it is not there.
+    package static func rename(_ path: String, to new: String) { _ = csys_renameat(AT_FDCWD, path, AT_FDCWD, new) }
+
     package static func remove(_ path: String) { _ = csys_unlinkat(AT_FDCWD, path, 0) }
 
     package static func exists(_ path: String) -> Bool {

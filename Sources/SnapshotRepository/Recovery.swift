@@ -3,8 +3,13 @@ package import SnapshotModel
 
 /// What every repository carries so that it can be opened without batchsync.
 package enum Recovery {
-    package static let program: [UInt8] = PackageResources.recover_py
-    package static let page: [UInt8] = PackageResources.RECOVER_md
+    package static let program = bytes(RecoveryText.program)
+    package static let page = bytes(RecoveryText.page)
+
+    private static func bytes(_ text: StaticString) -> [UInt8] {
+        Array(UnsafeBufferPointer(start: text.utf8Start, count: text.utf8CodeUnitCount))
+    }
+
     package static var digest: RecordID { Authentication.digest(program) }
 
     /// Whether the copy in the repository is the one this release writes; nil where it is missing.

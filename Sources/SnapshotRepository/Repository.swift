@@ -360,13 +360,16 @@ package final class Repository: Sendable {
 
     // MARK: Bundles
 
-    package func makeSpool() throws(RepositoryError) -> SpoolFile {
-        try stored { () throws(StorageError) in try store.makeSpool() }
+    package func makeBundleSpool() throws(RepositoryError) -> BundleSpool {
+        BundleSpool(try stored { () throws(StorageError) in try store.makeSpool() })
     }
 
+    /// Whether the store's listing shows MD5 sums, so that it is worth computing them.
+    package var wantsMD5: Bool { store.capabilities.listingShowsMD5 }
+
     /// Stores a finished bundle; it is durable when this returns.
-    package func putBundle(_ bundle: SealedBundle, spool: SpoolFile) throws(RepositoryError) {
-        let content = ObjectContent(file: spool, digest: bundle.id.bytes, md5: bundle.md5)
+    package func putBundle(_ bundle: SealedBundle, spool: BundleSpool) throws(RepositoryError) {
+        let content = ObjectContent(file: spool.file, digest: bundle.id.bytes, md5: bundle.md5)
         let key = layout.bundle(bundle.id)
         try stored { () throws(StorageError) in try store.put(content, at: key) }
     }

@@ -10,8 +10,8 @@ package final class RunIndex: Sendable {
         var chunks: [ChunkID: UInt32] = [:]
         /// Ordinal → name, once the bundle is stored.
         var bundles: [BundleID?] = []
+        /// Segments whose line has not been written yet.
         var waiting: [Segment] = []
-        var ready: [(id: ChunkID, bundles: [BundleID])] = []
         /// Bundles of segments that this run has described, for the nodes above them.
         var described: [ChunkID: Set<Reference>] = [:]
         var sealed: [SealedBundle] = []
@@ -93,32 +93,31 @@ package final class RunIndex: Sendable {
         return stored.usableBundle(id).map { .stored($0) }
     }
 
-    /// Describes a segment or list chunk that this run has written: everything below it lies in these chunks.
-    package func describe(_ id: ChunkID, chunks: some Sequence<ChunkID>) {
+    /// Describes a segment or node that this run has written: everything below it lies in `chunks`, in `nodes`, and in what is below those.
+    /// Nodes are described before whatever names them.
+    package func describe(_ id: ChunkID, chunks: [ChunkID], nodes: [ChunkID]) {
         state.withLock { state in
             var known: Set<Reference> = []
             var unresolved: [ChunkID] = []
+            // Neighbours mostly lie in the same bundle: the set is asked only where it changes.
+            var last: Reference?
             for chunk in chunks {
-                if let reference = reference(chunk, state) { known.insert(reference) } else { unresolved.append(chunk) }
+                if let reference = reference(chunk, state) {
+                    if reference != last { known.insert(reference) }
+                    last = reference
+                } else {
+                    unresolved.append(chunk)
+                }
             }
-            add(Segment(id: id, known: known, unresolved: unresolved), to: &state)
-        }
-    }
-
-    /// Describes a node: what its children need, and the bundles the children lie in.
-    package func describe(node id: ChunkID, children: [ChunkID]) {
-        state.withLock { state in
-            var known: Set<Reference> = []
-            var unresolved: [ChunkID] = []
-            for child in children {
-                if let reference = reference(child, state) { known.insert(reference) } else { unresolved.append(child) }
-                if let below = state.described[child] {
+            for node in nodes {
+                if let reference = reference(node, state) { known.insert(reference) } else { unresolved.append(node) }
+                if let below = state.described[node] {
                     known.formUnion(below)
-                } else if let waiting = state.waiting.first(where: { $0.id == child }) {
+                } else if let waiting = state.waiting.first(where: { $0.id == node }) {
                     known.formUnion(waiting.known)
                     unresolved += waiting.unresolved
                 } else {
-                    for bundle in stored.bundles(ofSegment: child) ?? [] { known.insert(.stored(bundle)) }
+                    for bundle in stored.bundles(ofSegment: node) ?? [] { known.insert(.stored(bundle)) }
                 }
             }
             add(Segment(id: id, known: known, unresolved: unresolved), to: &state)
@@ -138,6 +137,11 @@ package final class RunIndex: Sendable {
         if state.withLock({ $0.described[id] != nil }) { return true }
         guard let bundles = stored.bundles(ofSegment: id) else { return false }
         return bundles.allSatisfy { stored.isUsable(bundle: $0) }
+    }
+
+    /// Whether everything that an earlier manifest needs is stored and condemned by nobody.
+    package func canRely(on top: [ChunkID]) -> Bool {
+        top.allSatisfy { stored.isUsable($0) && isWhole(segment: $0) }
     }
 
     // MARK: Flushing
@@ -209,6 +213,17 @@ package final class RunIndex: Sendable {
 
     /// Bytes of index lines that are waiting, roughly: decides when to flush.
     package var pendingChunks: Int { state.withLock { $0.sealed.reduce(0) { $0 + $1.frames.reduce(0) { $0 + $1.chunks.count } } } }
+
+    /// Bundles of earlier runs that what was described so far relies on.
+    package var usedBundles: [BundleID] {
+        state.withLock { state in
+            var used: Set<BundleID> = []
+            for references in state.described.values {
+                for case .stored(let id) in references { used.insert(id) }
+            }
+            return used.sorted()
+        }
+    }
 
     /// Bundles that this run has stored so far.
     package var madeBundles: [BundleID] { state.withLock { $0.bundles.compactMap { $0 } } }

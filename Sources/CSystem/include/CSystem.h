@@ -155,3 +155,9 @@ int csys_terminal_echo(int fd, int on);
 int csys_chmod_nofollow(int dirfd, const char *name, uint32_t mode);
 /// copy_file_range: bytes copied inside the kernel, shared where the file system can; 0 at the source's end.
 long csys_copy_range(int destination, int64_t destination_offset, int source, int64_t source_offset, size_t size);
+
+/// A pipe whose ends are closed in programs that are started.
+int csys_pipe(int ends[2]);
+
+/// Tells the allocator to keep what large short-lived buffers gave back, instead of returning it to the kernel each time.
+void csys_keep_freed_memory(void);

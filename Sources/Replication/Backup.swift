@@ -1,0 +1,352 @@
+import BundleFormat
+import FileTree
+import SnapshotModel
+package import SnapshotRepository
+import Synchronization
+
+/// Sources → a new snapshot. Reads as the flow of the data: walk, diff, read and pack, manifest, commit.
+package final class Backup {
+    let repository: Repository
+    let options: BackupOptions
+    let monitor: any Monitor
+    let cancellation: Cancellation
+
+    package init(
+        _ repository: Repository, options: BackupOptions, monitor: any Monitor, cancellation: Cancellation
+    ) {
+        self.repository = repository
+        self.options = options
+        self.monitor = monitor
+        self.cancellation = cancellation
+    }
+
+    /// Runs once. Where prune condemned something meanwhile that the snapshot would need, it goes again with a fresh look at the
+    /// repository: what was stored is used, what is condemned is packed anew.
+    package func run() throws(ReplicationError) -> BackupReport {
+        var attempt = 1
+        while true {
+            let run = try BackupRun(self)
+            do throws(ReplicationError) {
+                return try run.perform()
+            } catch {
+                guard run.mustRepeat, attempt < 3 else { throw error }
+                attempt += 1
+                monitor.note("the repository changed under the run: going over the sources once more")
+            }
+        }
+    }
+}
+
+/// One pass over the sources.
+final class BackupRun {
+    private let backup: Backup
+    private let repository: Repository
+    private let options: BackupOptions
+    private let monitor: any Monitor
+    private(set) var mustRepeat = false
+
+    // The look at the repository that the run decides by.
+    private let condemned: CondemnedView
+    private let index: ChunkIndex
+    private let runIndex: RunIndex
+    private let lookedAt: Int64
+    private var journalPaths: [String] = []
+    private var resumedBundles = 0
+
+    private let began: Timestamp
+    private let beganMonotonic: Int64
+    private let problems: ProblemList
+    private let counts = RunCounts()
+    private let cache: ManifestCache
+    private let roots: [[UInt8]]
+    private var notes: [String] = []
+
+    init(_ backup: Backup) throws(ReplicationError) {
+        self.backup = backup
+        repository = backup.repository
+        options = backup.options
+        monitor = backup.monitor
+        problems = ProblemList(monitor)
+        began = Timestamp(nanosecondsSince1970: HostClock.now)
+        beganMonotonic = HostClock.monotonic
+        var roots = options.roots.map(\.path)
+        if let stream = options.stream { roots = [[0x2F] + stream.name] }
+        roots.sort { EntryPath.precedes($0, $1) }
+        self.roots = roots
+        cache = ManifestCache(repository: repository, host: options.host, roots: roots)
+
+        monitor.phase("reading the index")
+        lookedAt = HostClock.monotonic
+        let repository = repository
+        var damaged: [RepositoryError] = []
+        condemned = try lifted { try CondemnedView.load(repository, damaged: &damaged) }
+        if let first = damaged.first { throw ReplicationError(first) }
+        let left = options.dryRun ? (bundles: [], paths: []) : RunJournal.leftBehind(repository)
+        journalPaths = left.paths
+        // A directory is listed in no time, and then a bundle that somebody deleted is missed before it is relied on.
+        let wantsListing = repository.isLocalStore || !left.bundles.isEmpty
+        let listed = try lifted { wantsListing ? try repository.listBundles() : nil }
+        let condemned = condemned
+        let index = try lifted { try ChunkIndex.load(repository, condemned: condemned, listed: listed) }
+        self.index = index
+        for error in index.damaged { notes.append("index: \(error.description)") }
+        runIndex = RunIndex(index)
+        for bundle in left.bundles
+        where listed?[bundle.id] == bundle.size && !condemned.bundles.contains(bundle.id) && !index.isUsable(bundle: bundle.id) {
+            runIndex.adopt(bundle)
+            resumedBundles += 1
+        }
+    }
+
+    /// What the finished pass hands from stage to stage.
+    private struct Pass {
+        var statistics = SnapshotStatistics()
+        var fileSystems: [FileSystemName] = []
+        var hadCache = false
+        var depth = 1
+        var top: [ChunkID] = []
+        var draftBody: String?
+        var previous: ManifestCache.Head?
+    }
+
+    func perform() throws(ReplicationError) -> BackupReport {
+        let run = RunIdentity.make()
+        let journal = try lifted { options.dryRun ? nil : try RunJournal(repository, run: run) }
+        let lease = Lease(
+            repository: repository, index: runIndex, run: run, began: began, host: options.host, roots: roots,
+            seconds: options.checkpointSeconds)
+        var contentSink: BundleSink?
+        var manifestSink: BundleSink?
+        if let journal {
+            contentSink = BundleSink(
+                repository, index: runIndex, kind: .content, journal: journal,
+                onStored: { try lease.bundleStored($0) })
+            manifestSink = BundleSink(
+                repository, index: runIndex, kind: .manifest, journal: journal,
+                onStored: { try lease.bundleStored($0) })
+        }
+        let chunks = try ManifestChunks(index: runIndex, sink: manifestSink)
+        let pass = try walk(contentSink: contentSink, chunks: chunks, lease: lease)
+        try backup.cancellation.check()
+
+        monitor.phase("writing the manifest")
+        var snapshot = Snapshot(time: options.time ?? began, host: options.host, roots: roots, program: options.program)
+        snapshot.tags = options.tags
+        snapshot.description = options.description
+        snapshot.options = options.recordedOptions
+        snapshot.fileSystems = pass.fileSystems
+        snapshot.manifestDepth = pass.depth
+        snapshot.manifestIDs = pass.top
+        let all = problems.all
+        snapshot.problemCount = all.count
+        snapshot.problemIDs = try store(all, in: chunks)
+        snapshot.seen = condemned.names.sorted()
+        var statistics = pass.statistics
+        statistics.new = counts.new.load(ordering: .relaxed)
+        statistics.changed = counts.changed.load(ordering: .relaxed)
+        statistics.touched = counts.touched.load(ordering: .relaxed)
+        statistics.metadata = counts.metadata.load(ordering: .relaxed)
+        statistics.unchanged += counts.unchanged.load(ordering: .relaxed)
+        statistics.readBytes = counts.readBytes.load(ordering: .relaxed)
+        statistics.newChunks = counts.newChunks.load(ordering: .relaxed)
+        statistics.newBytes = counts.newBytes.load(ordering: .relaxed)
+        if let contentSink { try contentSink.flush() }
+        try chunks.finish()
+        for sink in [contentSink, manifestSink] {
+            statistics.storedBytes += sink?.stored.bytes ?? 0
+            statistics.bundles += sink?.stored.bundles ?? 0
+        }
+        statistics.durationMilliseconds = Int((HostClock.monotonic - beganMonotonic) / 1_000_000)
+        snapshot.statistics = statistics
+
+        if !options.dryRun {
+            monitor.phase("committing")
+            try commit(&snapshot, pass: pass, lease: lease, journal: journal)
+        }
+        return BackupReport(
+            snapshot: snapshot, statistics: statistics, problems: Array(all.prefix(1000)), problemCount: all.count,
+            hadCache: pass.hadCache, resumedBundles: resumedBundles, notes: notes)
+    }
+
+    // MARK: Walk and diff
+
+    private func walk(
+        contentSink: BundleSink?, chunks: ManifestChunks, lease: Lease
+    ) throws(ReplicationError) -> Pass {
+        var pass = Pass()
+        let head = cache.readHead()
+        let draftReader = options.dryRun ? nil : takeLeftDraft()
+        var readers: [ManifestBodyReader] = []
+        if let draftReader { readers.append(draftReader) }
+        let bodyPath = head.map { cache.bodyPath($0.body) }
+        if let bodyPath, let reader = ManifestBodyReader(path: bodyPath) {
+            readers.append(reader)
+            pass.previous = head
+            pass.hadCache = true
+        }
+        if let entries = pass.previous?.entries {
+            monitor.counts.entriesExpected.store(entries, ordering: .relaxed)
+        }
+        pass.fileSystems = pass.previous?.fileSystems ?? []
+        let draft = ManifestDraft(
+            path: cache.draftPath, previousBody: pass.previous == nil ? nil : bodyPath, isActive: !options.dryRun)
+        lease.draft = draft
+        let manifest = ManifestWriter(index: runIndex, chunks: chunks, draft: draft)
+        lease.manifest = manifest
+        let workers = ContentWorkers(
+            .init(
+                index: runIndex, sink: contentSink, chunks: chunks, manifest: manifest,
+                chunker: Chunker(repository.config.chunker), options: options, monitor: monitor, problems: problems,
+                counts: counts, cancellation: backup.cancellation))
+        do throws(ReplicationError) {
+            var differ = ChangeDetection(
+                options: options, readers: readers, hasDraft: draftReader != nil, previous: pass.previous,
+                bodyPath: bodyPath, index: runIndex, problems: problems, monitor: monitor, draftBegan: began)
+            if let stream = options.stream {
+                try readStream(stream, manifest: manifest, workers: workers, statistics: &pass.statistics)
+            } else {
+                monitor.phase("backing up")
+                try differ.run(
+                    roots: options.roots, workers: workers, lease: lease, cancellation: backup.cancellation,
+                    statistics: &pass.statistics)
+                pass.fileSystems = differ.fileSystems
+            }
+            try workers.finish()
+        } catch {
+            workers.stop()
+            throw error
+        }
+        let built = try manifest.finish()
+        pass.depth = built.depth
+        pass.top = built.ids
+        pass.draftBody = draft.finish()
+        return pass
+    }
+
+    /// What an interrupted run had written of its manifest, moved aside so that this run can write its own.
+    private func takeLeftDraft() -> ManifestBodyReader? {
+        let taken = cache.draftPath + ".left"
+        if LocalFile.exists(cache.draftPath) { LocalFile.rename(cache.draftPath, to: taken) }
+        guard LocalFile.exists(taken) else { return nil }
+        return ManifestBodyReader(path: taken)
+    }
+
+    private func readStream(
+        _ stream: StreamSource, manifest: ManifestWriter, workers: ContentWorkers, statistics: inout SnapshotStatistics
+    ) throws(ReplicationError) {
+        monitor.phase("reading the stream")
+        let worker = try ContentWorker(workers)
+        var entry = Entry(path: [0x2F] + stream.name, kind: .file)
+        entry.mode = 0o600
+        entry.uid = HostClock.userID
+        entry.gid = HostClock.groupID
+        entry.mtime = began
+        entry.ctime = began
+        switch stream {
+        case .descriptor(let descriptor, _): try worker.readStream(descriptor, into: &entry)
+        case .command(let words, _):
+            let command = try CommandStream(words)
+            do throws(ReplicationError) {
+                try worker.readStream(command.descriptor, into: &entry)
+            } catch {
+                command.abandon()
+                throw error
+            }
+            try command.finish()
+        }
+        let lines = ByteBuffer(capacity: 4096)
+        EntryCodec.write(entry, to: lines)
+        counts.new.add(1, ordering: .relaxed)
+        statistics.files = 1
+        statistics.bytes = Int(entry.size)
+        try manifest.add(.init(number: 0, lines: lines, isVerbatim: false, lineCount: 1))
+    }
+
+    private func store(_ problems: [SnapshotProblem], in chunks: ManifestChunks) throws(ReplicationError) -> [ChunkID] {
+        var ids: [ChunkID] = []
+        let piece = ByteBuffer(capacity: Limits.problemPieceBytes + 4096)
+        for (position, problem) in problems.enumerated() {
+            problem.write(to: piece)
+            guard piece.count >= Limits.problemPieceBytes || position == problems.count - 1 else { continue }
+            let id: ChunkID = ContentHash.sha256(piece.bytes)
+            runIndex.describe(id, chunks: [], nodes: [])
+            try chunks.store(id, piece.bytes, as: .node)
+            ids.append(id)
+            piece.removeAll()
+        }
+        return ids
+    }
+
+    // MARK: Commit
+
+    private func commit(
+        _ snapshot: inout Snapshot, pass: Pass, lease: Lease, journal: RunJournal?
+    ) throws(ReplicationError) {
+        let repository = repository
+        try lifted { try lease.flushIndex() }
+        guard let need = runIndex.need(of: snapshot.topIDs) else {
+            throw ReplicationError(
+                .other, "", "the index does not say where all of the new manifest lies; nothing was committed",
+                remedy: "run 'batchsync repair index', then the backup again")
+        }
+        try check(need)
+        let payload = snapshot.json
+        let time = snapshot.time
+        let name = try lifted { try repository.putRecord(.snapshot, time: time, payload) }
+        snapshot.name = name
+        // The snapshot is there. What follows only helps the next run, so it cannot fail this one.
+        do {
+            try remember(snapshot, pass: pass)
+            lease.end()
+            journal?.remove()
+            for path in journalPaths { LocalFile.remove(path) }
+            LocalFile.remove(cache.draftPath)
+            LocalFile.remove(cache.draftPath + ".left")
+        } catch {
+            notes.append("the snapshot is committed, but this host could not note it: \(error.description)")
+        }
+    }
+
+    /// The commit rule: all that the snapshot needs is indexed, listed at its length and condemned by nobody, in a view younger than half
+    /// the grace period. Its age is counted on a clock that runs through suspend.
+    private func check(_ need: Set<BundleID>) throws(ReplicationError) {
+        let made = Set(runIndex.madeBundles)
+        let repository = repository
+        for id in need where !made.contains(id) && !index.isUsable(bundle: id) {
+            mustRepeat = true
+            throw ReplicationError(.other, repository.bundleKey(id), "is needed and not to be relied on; nothing was committed")
+        }
+        let age = HostClock.monotonic - lookedAt
+        guard age > Int64(repository.config.graceSeconds) * 500_000_000 else { return }
+        var damaged: [RepositoryError] = []
+        let (fresh, listed) = try lifted {
+            (try CondemnedView.load(repository, damaged: &damaged), try repository.listBundles())
+        }
+        if let first = damaged.first { throw ReplicationError(first) }
+        for id in need where fresh.bundles.contains(id) || listed[id] == nil {
+            mustRepeat = true
+            throw ReplicationError(
+                .other, repository.bundleKey(id), "was condemned or removed while the run went on; nothing was committed")
+        }
+    }
+
+    /// Notes the commit in this host's own files.
+    private func remember(_ snapshot: Snapshot, pass: Pass) throws(RepositoryError) {
+        guard let name = snapshot.name else { return }
+        try LastCommit(snapshot: snapshot.id, name: name.text, time: snapshot.time, host: snapshot.host).store(for: repository)
+        guard options.stream == nil else { return }
+        let entries = snapshot.statistics.files + snapshot.statistics.directories + snapshot.statistics.others
+        var head = ManifestCache.Head(
+            snapshot: name.text, readingBegan: began, manifestDepth: snapshot.manifestDepth,
+            manifestIDs: snapshot.manifestIDs, fileSystems: snapshot.fileSystems, entries: entries, body: "")
+        if let draft = pass.draftBody {
+            head.body = "\(cache.key)-\(snapshot.id.short).lines"
+            LocalFile.rename(draft, to: cache.bodyPath(head.body))
+        } else if let previous = pass.previous {
+            head.body = previous.body
+        } else {
+            return
+        }
+        try cache.writeHead(head)
+    }
+}

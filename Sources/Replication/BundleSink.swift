@@ -1,0 +1,157 @@
+import BundleFormat
+import SnapshotModel
+import SnapshotRepository
+import Synchronization
+
+/// Where compressed frames become stored bundles.
+///
+/// Whoever brings a frame seals it, one at a time; a thread of its own makes finished bundles durable: journal first, then the store. At
+/// most `Limits.bundlesWaiting` finished bundles wait.
+final class BundleSink: @unchecked Sendable {
+    // Sendable: the bundle being made is touched only under `making`.
+    private struct Making {
+        var writer: BundleWriter?
+        var spool: BundleSpool?
+        var ordinal: UInt32 = 0
+    }
+
+    private struct Finished {
+        let bundle: SealedBundle
+        let spool: BundleSpool
+        let ordinal: UInt32
+    }
+
+    private struct Queue {
+        var waiting: [Finished] = []
+        var isStoring = false
+        var isClosed = false
+        var failure: ReplicationError?
+        var storedBytes = 0
+        var bundles = 0
+    }
+
+    private let repository: Repository
+    private let index: RunIndex
+    private let kind: BundleKind
+    private let onStored: @Sendable (SealedBundle) throws -> Void
+    private let journal: RunJournal
+    private let making = Monitored(Making())
+    private let queue = Monitored(Queue())
+    private var thread: WorkThread?
+
+    /// - Parameter onStored: Called on the storing thread after a bundle has become durable.
+    init(
+        _ repository: Repository, index: RunIndex, kind: BundleKind, journal: RunJournal,
+        onStored: @escaping @Sendable (SealedBundle) throws -> Void
+    ) {
+        self.repository = repository
+        self.index = index
+        self.kind = kind
+        self.journal = journal
+        self.onStored = onStored
+        thread = WorkThread { [unowned self] in storeAll() }
+    }
+
+    deinit {
+        queue.change { $0.isClosed = true }
+        thread?.join()
+    }
+
+    /// Seals one frame into the current bundle. The frame's bytes may be used again when this returns.
+    func append(_ frame: CompressedFrame) throws(ReplicationError) {
+        if let failure = queue.read({ $0.failure }) { throw failure }
+        let outcome: Result<Finished?, ReplicationError> = making.change { making in
+            do {
+                if making.writer == nil {
+                    let spool = try repository.makeBundleSpool()
+                    making.spool = spool
+                    making.ordinal = index.openBundle()
+                    making.writer = try BundleWriter(
+                        kind: kind, recipients: repository.contentRecipients, wantsMD5: repository.wantsMD5,
+                        emit: { try spool.append($0) })
+                }
+                guard let writer = making.writer else { return .success(nil) }
+                try writer.append(frame)
+                index.place(frame.chunks, in: making.ordinal)
+                guard writer.isFull else { return .success(nil) }
+                return .success(try Self.finish(&making))
+            } catch {
+                return .failure(Self.wrap(error))
+            }
+        }
+        if let finished = try outcome.get() { enqueue(finished) }
+    }
+
+    private static func finish(_ making: inout Making) throws -> Finished? {
+        guard let writer = making.writer, let spool = making.spool else { return nil }
+        making.writer = nil
+        making.spool = nil
+        return Finished(bundle: try writer.finish(), spool: spool, ordinal: making.ordinal)
+    }
+
+    private static func wrap(_ error: any Error) -> ReplicationError {
+        if let error = error as? RepositoryError { return ReplicationError(error) }
+        if let error = error as? BundleError {
+            if let inner = error.underlying as? RepositoryError { return ReplicationError(inner) }
+            return ReplicationError(.other, "", error.description)
+        }
+        return ReplicationError(.other, "", "\(error)")
+    }
+
+    private func enqueue(_ finished: Finished) {
+        queue.wait { queue -> Void? in
+            if queue.failure != nil { return () }
+            guard queue.waiting.count < Limits.bundlesWaiting else { return nil }
+            queue.waiting.append(finished)
+            return ()
+        }
+    }
+
+    private func storeAll() {
+        while true {
+            let next: Finished? = queue.wait { queue -> Finished?? in
+                if !queue.waiting.isEmpty {
+                    queue.isStoring = true
+                    return .some(queue.waiting.removeFirst())
+                }
+                return queue.isClosed ? .some(nil) : nil
+            }
+            guard let next else { return }
+            var failure: ReplicationError?
+            do {
+                try journal.append(next.bundle)
+                try repository.putBundle(next.bundle, spool: next.spool)
+                index.stored(next.bundle, as: next.ordinal)
+                try onStored(next.bundle)
+            } catch {
+                failure = Self.wrap(error)
+            }
+            queue.change { queue in
+                queue.isStoring = false
+                if let failure {
+                    if queue.failure == nil { queue.failure = failure }
+                    queue.waiting.removeAll()
+                } else {
+                    queue.storedBytes += next.bundle.size
+                    queue.bundles += 1
+                }
+            }
+        }
+    }
+
+    /// Finishes the bundle in progress, if there is one, and waits until all are durable.
+    func flush() throws(ReplicationError) {
+        let outcome: Result<Finished?, ReplicationError> = making.change { making in
+            do { return .success(try Self.finish(&making)) } catch { return .failure(Self.wrap(error)) }
+        }
+        if let finished = try outcome.get() { enqueue(finished) }
+        let failure: ReplicationError? = queue.wait { queue -> ReplicationError?? in
+            if let failure = queue.failure { return .some(failure) }
+            return queue.waiting.isEmpty && !queue.isStoring ? .some(nil) : nil
+        }
+        if let failure { throw failure }
+    }
+
+    /// Stored bytes and bundles so far.
+    var stored: (bytes: Int, bundles: Int) { queue.read { ($0.storedBytes, $0.bundles) } }
+}
