@@ -367,7 +367,13 @@ package final class LocalStore: ObjectStore {
         if csys_lstatat(AT_FDCWD, parentPath, &status) == -ENOENT {
             try makeDirectories(parentPath, operations: operations, subject: subject)
         }
-        if csys_lstatat(AT_FDCWD, path, &status) == 0 { return }
+        if csys_lstatat(AT_FDCWD, path, &status) == 0 {
+            // Whoever made it had no reason to see to its name; the right to do so may be missing.
+            if let parent = try? Directory(path: parentPath, subject: subject) {
+                _ = operations.synchronizeDirectory(parent.descriptor)
+            }
+            return
+        }
         let directory = try Directory(path: parentPath, subject: subject)
         let made = operations.makeDirectory(
             in: directory.descriptor, named: String(last), mode: 0o700)

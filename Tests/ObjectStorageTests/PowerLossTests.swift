@@ -1,3 +1,4 @@
+import CSystem
 import ObjectStorage
 import TestSupport
 import Testing
@@ -125,6 +126,35 @@ struct PowerLossTests {
         let done = operations.operations.count
         let promise = Promise(operations: done, key: key, bytes: bytes)
         #expect(violations(operations.operations, [promise]) == [])
+    }
+
+    @Test("A directory that others removed and made again in mid-put is synchronised anew")
+    func remadeDirectory() throws {
+        let directory = TemporaryDirectory.inMemory()
+        let recording = RecordingFileOperations(watching: directory.path)
+        let renames = Counter()
+        let parent = directory.path("store/bundles")
+        let operations = FaultyFileOperations(base: recording) { _, call in
+            if call == .renameWithoutReplacing && renames.next() == 2 {
+                let bundles = csys_open(parent, CSYS_O_DIRECTORY, 0)
+                #expect(recording.removeDirectory(in: bundles, named: "ab") == 0)
+                #expect(recording.makeDirectory(in: bundles, named: "ab", mode: 0o700) == 0)
+                #expect(csys_close(bundles) == 0)
+            }
+            return .pass
+        }
+        let store = try LocalStore.create(at: directory.path("store"), operations: operations)
+        let bytes = [UInt8](repeating: 7, count: 100)
+        let (first, second) = (
+            ObjectKey(validated: "bundles/ab/first"), ObjectKey(validated: "bundles/ab/second")
+        )
+        try store.put(bytes, at: first)
+        try store.delete(first)
+        try store.put(bytes, at: second)
+        #expect(renames.value == 3)
+        let done = recording.operations.count
+        let promise = Promise(operations: done, key: second, bytes: bytes)
+        #expect(violations(recording.operations, [promise]) == [])
     }
 
     @Test("An object found in place counts as stored only after it was synchronised")
