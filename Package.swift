@@ -93,5 +93,28 @@ let package = Package(
                 .product(name: "ArgumentParser", package: "swift-argument-parser"),
             ],
             swiftSettings: strict),
+
+        // MARK: Tests — one target for each room, and the campaigns over all of them
+
+        .target(
+            name: "TestSupport", dependencies: ["ObjectStorage", "CSystem"], path: "Tests/TestSupport",
+            swiftSettings: strict),
+        .testTarget(
+            name: "SnapshotModelTests", dependencies: ["SnapshotModel"], swiftSettings: strict),
+        .testTarget(
+            name: "AgeEncryptionTests", dependencies: ["AgeEncryption", crypto], swiftSettings: strict),
+        .testTarget(
+            name: "ObjectStorageTests", dependencies: ["ObjectStorage", "TestSupport", "CSystem"],
+            swiftSettings: strict),
+        .testTarget(
+            name: "FileTreeTests", dependencies: ["FileTree", "SnapshotModel", "CSystem"],
+            swiftSettings: strict),
+        .testTarget(
+            name: "BundleFormatTests",
+            dependencies: ["BundleFormat", "SnapshotModel", "AgeEncryption", "CLibZstd"],
+            swiftSettings: strict),
+        .testTarget(
+            name: "InteropTests", dependencies: ["AgeEncryption"], exclude: ["Fixtures"],
+            swiftSettings: strict),
     ]
 )

@@ -337,7 +337,9 @@ final class ContentWorker {
                 entry.fingerprint = ContentHash.fingerprint(buffer.bytes)
                 let id: ChunkID = ContentHash.sha256(buffer.bytes)
                 entry.chunks = [id]
-                if around.index.claim(id) == .claimed { try pack(.wholeFile(MemberMetadata(entry)), id, buffer.bytes) }
+                if around.index.claim(id) == .claimed {
+                    try pack(holes.isEmpty ? .wholeFile(MemberMetadata(entry)) : .chunk(path: entry.path), id, buffer.bytes)
+                }
             }
             return whole
         }
@@ -369,7 +371,7 @@ final class ContentWorker {
                 let length = around.chunker.cut(buffer.base + at, count: buffer.count - at)
                 let bytes = UnsafeRawBufferPointer(start: buffer.base + at, count: length)
                 let id: ChunkID = ContentHash.sha256(bytes)
-                let isOnly = ids.isEmpty && left == 0 && length == buffer.count
+                let isOnly = ids.isEmpty && left == 0 && length == buffer.count && holes.isEmpty
                 ids.append(id)
                 if around.index.claim(id) == .claimed {
                     try pack(isOnly ? .wholeFile(MemberMetadata(entry)) : .chunk(path: entry.path), id, bytes)

@@ -99,6 +99,12 @@ package struct RecipientSet: Sendable {
             && proofs.contains { $0.owner == name && Authentication.areEqual($0.mac, expected) }
     }
 
+    /// Whether there is a proof in this identity's name that the identity did not make.
+    func hasFalseProof(of identity: X25519Identity) -> Bool {
+        let name = identity.recipient.encoded()
+        return proofs.contains { $0.owner == name } && !isProven(by: identity)
+    }
+
     func isAuthentic(under host: HostKey) -> Bool {
         host.identity.recipient == self.host
             && Authentication.areEqual(mac, Authentication.mac(host.macKey("recipients"), body))

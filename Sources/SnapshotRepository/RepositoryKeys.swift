@@ -113,13 +113,17 @@ package struct RepositoryKeys: Sendable {
         func named(_ set: RecipientSet) -> Bool { owners.contains { set.owners.contains($0.recipient) } }
         var chosen: RecipientSet?
         for set in sets where chosen == nil {
+            if owners.contains(where: { set.hasFalseProof(of: $0) }) {
+                notes.append("keys/recipients-\(set.number): is forged: its proof in the owner's name is false")
+                continue
+            }
             if owners.contains(where: { set.isProven(by: $0) }) {
                 chosen = set
             } else {
                 notes.append("keys/recipients-\(set.number): is not proven by the owner's identity that was given")
             }
         }
-        if chosen == nil, let set = sets.first(where: named) {
+        if chosen == nil, let set = sets.first(where: { set in named(set) && !owners.contains { set.hasFalseProof(of: $0) } }) {
             guard acceptUnproven || pinned?.recipientNumber == set.number && pinned?.owners == set.owners else {
                 throw RepositoryError(
                     .notProven, "keys/recipients-\(set.number)",

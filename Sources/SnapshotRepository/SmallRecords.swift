@@ -3,18 +3,26 @@ package import SnapshotModel
 /// Which snapshots are no longer listed (format.md section 11).
 package enum ForgottenRecord {
     static func load(_ repository: Repository, damaged: inout [RepositoryError]) throws(RepositoryError) -> Set<SnapshotID> {
-        var forgotten: Set<SnapshotID> = []
+        var records: [(time: Timestamp, name: RecordName, value: JSONValue)] = []
         for (name, _, _) in try repository.listRecords(.forgotten) {
-            do {
+            do throws(RepositoryError) {
                 let value = try repository.readJSON(name)
-                for item in value["snapshots"]?.array ?? [] {
-                    if let id = item.string.flatMap({ SnapshotID($0) }) { forgotten.insert(id) }
+                guard let time = value["time"]?.timestamp else {
+                    throw RepositoryError.damaged(repository.recordKey(name), "states no time")
                 }
-                for item in value["restored"]?.array ?? [] {
-                    if let id = item.string.flatMap({ SnapshotID($0) }) { forgotten.remove(id) }
-                }
+                records.append((time, name, value))
             } catch {
                 damaged.append(error)
+            }
+        }
+        records.sort { $0.time != $1.time ? $0.time < $1.time : $0.name < $1.name }
+        var forgotten: Set<SnapshotID> = []
+        for (_, _, value) in records {
+            for item in value["snapshots"]?.array ?? [] {
+                if let id = item.string.flatMap({ SnapshotID($0) }) { forgotten.insert(id) }
+            }
+            for item in value["restored"]?.array ?? [] {
+                if let id = item.string.flatMap({ SnapshotID($0) }) { forgotten.remove(id) }
             }
         }
         return forgotten
