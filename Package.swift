@@ -97,7 +97,7 @@ let package = Package(
         // MARK: Tests — one target for each room, and the campaigns over all of them
 
         .target(
-            name: "TestSupport", dependencies: ["ObjectStorage", "CSystem"], path: "Tests/TestSupport",
+            name: "TestSupport", dependencies: ["ObjectStorage", "CSystem", crypto], path: "Tests/TestSupport",
             swiftSettings: strict),
         .testTarget(
             name: "SnapshotModelTests", dependencies: ["SnapshotModel"], swiftSettings: strict),
