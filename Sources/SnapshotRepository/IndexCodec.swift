@@ -10,6 +10,14 @@ package struct IndexedBundle: Sendable {
     /// Bytes of the frame sequence before it is sealed.
     package var plain: Int
     package var md5: [UInt8]?
+
+    package init(id: BundleID, kind: BundleKind, size: Int, plain: Int, md5: [UInt8]?) {
+        self.id = id
+        self.kind = kind
+        self.size = size
+        self.plain = plain
+        self.md5 = md5
+    }
 }
 
 /// One frame as the index tells of it: where it lies in its bundle, and how long it is opened.
@@ -18,6 +26,13 @@ package struct IndexedFrame: Sendable, Equatable {
     package var length: Int
     package var raw: Int
     package var fingerprint: Fingerprint
+
+    package init(offset: Int, length: Int, raw: Int, fingerprint: Fingerprint) {
+        self.offset = offset
+        self.length = length
+        self.raw = raw
+        self.fingerprint = fingerprint
+    }
 }
 
 /// The lines of an index record (format.md section 8).
