@@ -1,0 +1,297 @@
+import ArgumentParser
+import FileTree
+import Replication
+import SnapshotModel
+import SnapshotRepository
+
+struct BackupCommand: Verb {
+    static let configuration = CommandConfiguration(
+        commandName: "backup",
+        abstract: "Store the state of directories as a new snapshot.",
+        discussion: """
+            Walks the sources, reads what changed since the last snapshot of the same host and sources, and stores what the \
+            repository does not have yet. The key of this host is enough; no passphrase is needed.
+
+                batchsync backup -r /backup/repository /home /etc
+                batchsync backup -r /backup/repository --exclude '*.iso' --exclude-caches -x /
+                batchsync backup -r /backup/repository --stdin-from-command db.sql -- pg_dump shop
+
+            A snapshot that is listed is whole: it is written last. What is killed or interrupted goes on, in the next run, \
+            from what was stored. A source that does not exist fails the run before anything is written. A source that is a \
+            symbolic link is kept as one; with a slash behind it its target is backed up.
+
+            A file that cannot be read, or that changed while it was read, is named and stored with the snapshot as a problem, and the exit \
+            code is 3. Put patterns of the gitignore kind into a file .batchsyncignore to leave out what lies below its \
+            directory; 'batchsync explain' says what decides.
+            """)
+
+    @Argument(
+        help: ArgumentHelp(
+            "What to back up; with --stdin-from-command the command.", valueName: "path"))
+    var paths: [PathArgument] = []
+
+    @OptionGroup(title: "Repository") var repository: RepositoryOptions
+
+    @Option(
+        help: ArgumentHelp(
+            "Read more sources from a file: ended by NUL or by lines. '-' is standard input.",
+            valueName: "file"))
+    var filesFrom: [PathArgument] = []
+
+    @Option(help: ArgumentHelp("Store standard input as a file of this name.", valueName: "name"))
+    var stdinFilename: PathArgument?
+
+    @Option(
+        help: ArgumentHelp(
+            "Store what a command prints as a file of this name. If it fails, nothing is committed.",
+            valueName: "name"))
+    var stdinFromCommand: PathArgument?
+
+    @OptionGroup(title: "Exclusion") var exclusion: ExclusionOptions
+
+    @Option(
+        help: ArgumentHelp(
+            "Give the snapshot a tag. May be given several times.", valueName: "tag"),
+        transform: plainText)
+    var tag: [String] = []
+
+    @Option(help: ArgumentHelp("Describe the snapshot.", valueName: "text"), transform: plainText)
+    var description: String?
+
+    @Option(
+        help: ArgumentHelp("The snapshot's host, if it is not this one.", valueName: "name"),
+        transform: plainText)
+    var host: String?
+
+    @Option(help: ArgumentHelp("The snapshot's time, if it is not now.", valueName: "time"))
+    var time: String?
+
+    @Flag(help: "Read and count, and store nothing.")
+    var dryRun = false
+
+    @Flag(help: "Read every file, whatever its times say.")
+    var rehash = false
+
+    @Flag(help: "Do not look at inode numbers to tell what changed.")
+    var ignoreInode = false
+
+    @Flag(help: "Do not look at the change time (ctime) to tell what changed.")
+    var ignoreCtime = false
+
+    @Flag(help: "Do not look at the modification time (mtime) to tell what changed.")
+    var ignoreMtime = false
+
+    @Option(
+        help: ArgumentHelp("zstd level of new content, 1 (fast) to 19 (small).", valueName: "level")
+    )
+    var compression = 3
+
+    @Option(help: ArgumentHelp("Threads that read, hash and compress.", valueName: "threads"))
+    var readConcurrency = 2
+
+    @Option(
+        help: ArgumentHelp(
+            "At most so many seconds until what was stored can be used by a next run.",
+            valueName: "seconds"))
+    var checkpointInterval = Limits.checkpointSeconds
+
+    @OptionGroup(title: "Output") var output: OutputOptions
+
+    var wantsJSON: Bool { output.json }
+
+    private var isStream: Bool { stdinFilename != nil || stdinFromCommand != nil }
+
+    func validate() throws {
+        if stdinFilename != nil && stdinFromCommand != nil {
+            throw ValidationError("--stdin-filename and --stdin-from-command contradict each other")
+        }
+        if isStream && !filesFrom.isEmpty {
+            throw ValidationError("a stream is the only source of its snapshot")
+        }
+        if stdinFilename != nil && !paths.isEmpty {
+            throw ValidationError("a stream is the only source of its snapshot")
+        }
+        if stdinFromCommand != nil && paths.isEmpty {
+            throw ValidationError(
+                "no command is given: --stdin-from-command NAME -- COMMAND ARGUMENTS")
+        }
+        if !isStream && paths.isEmpty && filesFrom.isEmpty {
+            throw ValidationError("no path is given: what is to be backed up?")
+        }
+        guard (1...19).contains(compression) else {
+            throw ValidationError("--compression takes 1 to 19")
+        }
+        guard (1...64).contains(readConcurrency) else {
+            throw ValidationError("--read-concurrency takes 1 to 64")
+        }
+        guard (1...86_400).contains(checkpointInterval) else {
+            throw ValidationError("--checkpoint-interval takes 1 to 86400 seconds")
+        }
+        if let time, TimeText.moment(time) == nil {
+            throw ValidationError(
+                "'\(RawArguments.display(time))' is not a time: 2026-03-31T22:00:00Z, or without Z for local time"
+            )
+        }
+        if let host, host.isEmpty || host.utf8.contains(where: { $0 < 0x21 || $0 == 0x7F }) {
+            throw ValidationError("a host's name is one word")
+        }
+        for tag in tag { try TagCommand.check(tag) }
+        for name in [stdinFilename, stdinFromCommand].compactMap(\.self) {
+            _ = try Self.streamName(name.bytes)
+        }
+    }
+
+    /// The name of a stream's file: a path below the root, as every path in a snapshot.
+    static func streamName(_ bytes: [UInt8]) throws -> [UInt8] {
+        var name = bytes[...]
+        while name.first == 0x2F { name.removeFirst() }
+        let path = [0x2F] + name
+        guard !name.isEmpty, EntryPath.isCanonical(path) else {
+            throw ValidationError("'\(UTF8Text.display(bytes))' is no name for a file")
+        }
+        return Array(name)
+    }
+
+    func perform() throws -> ExitStatus {
+        let assembly = Assembly(repository)
+        let record = exclusion.recorded
+        var options = BackupOptions(host: host ?? Assembly.hostName, program: Assembly.program)
+        options.roots = try sources()
+        options.walk = try record.walkOptions()
+        options.stream = try stream()
+        options.tags = tag
+        options.description = description
+        options.time = time.flatMap(TimeText.moment).map { Timestamp(seconds: $0.seconds) }
+        options.level = compression
+        options.readers = readConcurrency
+        options.ignoresInode = ignoreInode
+        options.ignoresCtime = ignoreCtime
+        options.ignoresMtime = ignoreMtime
+        options.rehash = rehash
+        options.dryRun = dryRun
+        options.checkpointSeconds = checkpointInterval
+        options.recordedOptions = .object(record.fields + [("compression", .count(compression))])
+        let monitor = TerminalMonitor(output)
+        if !isStream {
+            let check = SourceCheck(
+                roots: options.roots, repository: Array(try assembly.location().utf8),
+                directories: try assembly.directories())
+            try check.refuseInside()
+            let notes = check.warnings + check.leaveOutOwnFiles(of: &options.walk)
+            for note in notes { monitor.note(note) }
+            warnOfPatterns(options, monitor)
+        }
+        let repository = try assembly.open(.hostKey)
+        Signals.stopCleanly()
+        let backup = Backup(
+            repository, options: options, monitor: monitor, cancellation: Signals.cancellation)
+        let report = try monitor.whileShowing { try backup.run() }
+        for note in report.notes { monitor.note(note) }
+        if output.json {
+            JSONOutput.print("backup", Self.document(report, options: options))
+        } else if !output.quiet {
+            tell(report)
+        }
+        return report.problemCount > 0 ? .partial : .done
+    }
+
+    private func sources() throws -> [SourceRoot] {
+        guard !isStream else { return [] }
+        var words = paths.map(\.bytes)
+        for file in filesFrom {
+            words += FileList.paths(
+                in: try HostFile.read(file.bytes, purpose: "the list of sources in"))
+        }
+        guard !words.isEmpty else { throw CommandError.usage("the list of sources is empty") }
+        do {
+            return try SourceRoot.merged(try words.map { try SourceRoot($0) })
+        } catch let error as FileTreeError {
+            throw CommandError(
+                .failed, error.description,
+                remedy: "nothing was written; every source has to be there")
+        }
+    }
+
+    private func stream() throws -> StreamSource? {
+        if let stdinFilename {
+            return .descriptor(0, name: try Self.streamName(stdinFilename.bytes))
+        }
+        guard let stdinFromCommand else { return nil }
+        let words = try paths.map { word in
+            guard UTF8Text.isValid(word.bytes) else {
+                throw CommandError.usage("a word of the command must be UTF-8: \(word.display)")
+            }
+            return String(decoding: word.bytes, as: UTF8.self)
+        }
+        return .command(words, name: try Self.streamName(stdinFromCommand.bytes))
+    }
+
+    /// Patterns that do not do what they look like.
+    private func warnOfPatterns(_ options: BackupOptions, _ monitor: TerminalMonitor) {
+        for (rule, defect) in options.walk.rules.neverMatching {
+            monitor.note("\(rule) never matches: \(defect)")
+        }
+        for rule in options.walk.rules.probablyAbsolute(roots: options.roots.map(\.path)) {
+            monitor.note(
+                "\(rule) begins at the source; a path from the root of the file system begins with //"
+            )
+        }
+    }
+
+    private func tell(_ report: BackupReport) {
+        let console = Console.shared
+        let count = report.statistics
+        let name =
+            report.snapshot.name == nil
+            ? "dry run, nothing was stored" : "snapshot \(report.snapshot.id.short)"
+        console.out(
+            "\(name): \(NumberText.counted(count.files, "file")), \(NumberText.bytes(count.bytes))")
+        let changes = [
+            ("new", count.new), ("changed", count.changed), ("touched", count.touched),
+            ("metadata", count.metadata),
+            ("unchanged", count.unchanged), ("removed", count.removed),
+        ].filter { $0.1 > 0 }.map { "\(NumberText.grouped($0.1)) \($0.0)" }
+        if !changes.isEmpty { console.out("  \(changes.joined(separator: ", "))") }
+        let verb = report.snapshot.name == nil ? "would store" : "stored"
+        console.out(
+            "  read \(NumberText.bytes(count.readBytes)), \(verb) \(NumberText.bytes(count.storedBytes)) in "
+                + "\(NumberText.counted(count.bundles, "bundle")), took \(TimeText.duration(milliseconds: count.durationMilliseconds))"
+        )
+        if report.resumedBundles > 0 {
+            console.out(
+                "  went on from an interrupted run: \(NumberText.counted(report.resumedBundles, "bundle")) used"
+            )
+        }
+        if report.problemCount > 0 {
+            console.out(
+                console.styled(
+                    "  \(NumberText.counted(report.problemCount, "problem")), stored with the snapshot",
+                    .red))
+        }
+    }
+
+    private static func document(_ report: BackupReport, options: BackupOptions) -> [(
+        key: String, value: JSONValue
+    )] {
+        var snapshot = JSONValue.null
+        if report.snapshot.name != nil { snapshot = report.snapshot.document }
+        return [
+            ("snapshot", snapshot), ("dry_run", .bool(options.dryRun)),
+            ("statistics", report.statistics.document),
+            ("problem_count", .count(report.problemCount)),
+            ("problems", .array(report.problems.map(\.document))),
+            ("had_cache", .bool(report.hadCache)),
+            ("resumed_bundles", .count(report.resumedBundles)),
+            ("notes", .array(report.notes.map { .string($0) })),
+        ]
+    }
+}
+
+extension SnapshotProblem {
+    var document: JSONValue {
+        .object([
+            ("path", JSONValue(path: path)), ("kind", .string(kind.rawValue)),
+            ("message", .string(message)),
+        ])
+    }
+}

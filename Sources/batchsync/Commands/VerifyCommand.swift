@@ -1,0 +1,168 @@
+import ArgumentParser
+import Replication
+import SnapshotModel
+import SnapshotRepository
+
+struct VerifyCommand: Verb {
+    static let configuration = CommandConfiguration(
+        commandName: "verify",
+        abstract: "Prove that what is stored is whole.",
+        discussion: """
+            Checks every snapshot down to the bundles it needs: that each is there, at its length, and authentic. The key of this \
+            host is enough. With --read-data it also reads stored bytes back, those that were read longest ago first: without the \
+            owner's identity it compares each object with its SHA-256, with it every chunk is opened and hashed. What was read, and how deeply, \
+            is remembered in the repository.
+
+                batchsync verify -r /backup/repository
+                batchsync verify --read-data=1/30 -r /backup/repository
+                batchsync verify --read-data -r /backup/repository
+
+            Run every night, --read-data=1/30 reads everything in a month. Findings name the damaged object and every \
+            snapshot and file it affects; the exit code is 4.
+            """)
+
+    @Option(
+        defaultAsFlag: ShareArgument.everything, parsing: .next,
+        help: ArgumentHelp(
+            "Read stored data back: all of it, or a share such as 5%, 2GiB or 1/30. Written --read-data=SHARE.",
+            valueName: "share"))
+    var readData: ShareArgument? = nil
+
+    @OptionGroup(title: "Repository") var repository: RepositoryOptions
+    @OptionGroup(title: "Output") var output: OutputOptions
+
+    var wantsJSON: Bool { output.json }
+
+    func perform() throws -> ExitStatus {
+        let opened = try Assembly(repository).open(.ownerIfGiven)
+        let monitor = TerminalMonitor(output)
+        let options = VerifyOptions(
+            readData: readData?.share, host: Assembly.hostName, now: Assembly.now)
+        Signals.stopCleanly()
+        let verify = Verify(
+            repository: opened, options: options, monitor: monitor,
+            cancellation: Signals.cancellation)
+        let report = try monitor.whileShowing { try verify.run() }
+        if output.json {
+            JSONOutput.print("verify", Self.document(report))
+        } else {
+            tell(report)
+        }
+        return report.isSound ? .done : .damaged
+    }
+
+    private func tell(_ report: VerifyReport) {
+        let console = Console.shared
+        for finding in report.findings {
+            let word =
+                finding.isDamage ? console.styled("damaged", .red) : console.styled("note", .yellow)
+            console.out("\(word) \(finding.description)")
+            if !finding.remedy.isEmpty { console.out("    \(finding.remedy)") }
+            if !finding.snapshots.isEmpty {
+                console.out(
+                    "    snapshots: \(finding.snapshots.map(\.short).joined(separator: " "))")
+            }
+            for path in finding.paths { console.out("    \(UTF8Text.display(path))") }
+            if finding.pathCount > finding.paths.count {
+                console.out(
+                    "    and \(NumberText.grouped(finding.pathCount - finding.paths.count)) more files"
+                )
+            }
+        }
+        if output.quiet { return }
+        console.out(
+            "\(NumberText.counted(report.snapshots, "snapshot")), \(NumberText.counted(report.bundles, "bundle")) of "
+                + "\(NumberText.bytes(report.bundleBytes)), \(NumberText.counted(report.chunks, "chunk")), "
+                + "\(NumberText.counted(report.records, "record"))")
+        if report.manifestsRead {
+            console.out(
+                "\(NumberText.counted(report.entries, "entry", "entries")) in the manifests")
+        }
+        if report.bundlesRead > 0 {
+            let depth =
+                report.contentRead ? "opened, every chunk hashed" : "compared with their SHA-256"
+            console.out(
+                "read back \(NumberText.counted(report.bundlesRead, "bundle")), \(NumberText.bytes(report.bytesRead)): \(depth)"
+            )
+        }
+        if report.neverRead > 0 {
+            console.out("\(NumberText.counted(report.neverRead, "bundle")) never read back so far")
+        } else if let oldest = report.oldestRead {
+            console.out("every bundle was read back since \(TimeText.person(oldest))")
+        }
+        if report.orphans > 0 {
+            console.out(
+                "\(NumberText.counted(report.orphans, "bundle")) of \(NumberText.bytes(report.orphanBytes)) no snapshot needs"
+            )
+        }
+        if report.isSound {
+            console.out(console.styled("no damage found", .green))
+        } else {
+            let count = report.findings.count { $0.isDamage }
+            console.out(
+                console.styled(
+                    "\(NumberText.counted(count, "finding")) of damage; \(report.damagedSnapshots) of "
+                        + "\(NumberText.counted(report.snapshots, "snapshot")) not whole", .red))
+        }
+    }
+
+    private static func document(_ report: VerifyReport) -> [(key: String, value: JSONValue)] {
+        let findings = report.findings.map { finding in
+            JSONValue.object([
+                ("kind", .string(finding.kind.rawValue)), ("object", .string(finding.object)),
+                ("message", .string(finding.message)), ("remedy", .string(finding.remedy)),
+                ("damage", .bool(finding.isDamage)),
+                ("snapshots", JSONValue(ids: finding.snapshots)),
+                ("path_count", .count(finding.pathCount)),
+                ("paths", .array(finding.paths.map { JSONValue(path: $0) })),
+            ])
+        }
+        return [
+            ("sound", .bool(report.isSound)), ("findings", .array(findings)),
+            ("snapshots", .count(report.snapshots)),
+            ("sound_snapshots", .count(report.soundSnapshots)), ("records", .count(report.records)),
+            ("bundles", .count(report.bundles)), ("bundle_bytes", .count(report.bundleBytes)),
+            ("chunks", .count(report.chunks)), ("orphans", .count(report.orphans)),
+            ("orphan_bytes", .count(report.orphanBytes)),
+            ("manifests_read", .bool(report.manifestsRead)),
+            ("entries", .count(report.entries)), ("bundles_read", .count(report.bundlesRead)),
+            ("bytes_read", .count(report.bytesRead)), ("content_read", .bool(report.contentRead)),
+            ("never_read", .count(report.neverRead)),
+            ("oldest_read", report.oldestRead.map { .time($0) } ?? .null),
+        ]
+    }
+}
+
+/// How much of the stored data to read: `100%`, `5%`, `2GiB`, `1/30`.
+struct ShareArgument: ExpressibleByArgument, Sendable, CustomStringConvertible {
+    let share: VerifyOptions.Share
+    let description: String
+
+    static let everything = ShareArgument(share: .everything, description: "100%")
+
+    private init(share: VerifyOptions.Share, description: String) {
+        self.share = share
+        self.description = description
+    }
+
+    init?(argument: String) {
+        description = argument
+        if argument.hasSuffix("%") {
+            guard let percent = Double(argument.dropLast()), percent > 0, percent <= 100 else {
+                return nil
+            }
+            share = percent == 100 ? .everything : .share(percent: percent)
+        } else if let slash = argument.firstIndex(of: "/") {
+            guard let part = Int(argument[..<slash]),
+                let whole = Int(argument[argument.index(after: slash)...]),
+                part > 0, whole >= part
+            else { return nil }
+            share = part == whole ? .everything : .fraction(part, of: whole)
+        } else {
+            guard let count = ByteCount(parsing: argument), count.bytes > 0,
+                let bytes = Int(exactly: count.bytes)
+            else { return nil }
+            share = .bytes(bytes)
+        }
+    }
+}

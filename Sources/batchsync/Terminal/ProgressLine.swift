@@ -1,0 +1,145 @@
+import CSystem
+import Glibc
+import Replication
+import SnapshotModel
+import Synchronization
+
+/// Shows what a verb does while it runs: problems and notes as lines, paths with `-v`, and on a terminal
+/// a line with rate and time left, five times a second.
+final class TerminalMonitor: Monitor {
+    let counts = ProgressCounts()
+    let wantsPaths: Bool
+    private let console: Console
+    private let isQuiet: Bool
+    private let showsLine: Bool
+    private let phaseName = Mutex("")
+    private let isDone = Atomic<Bool>(false)
+    private let shownProblems = Atomic<Int>(0)
+    private let thread = Mutex<pthread_t?>(nil)
+
+    /// Lines about single files; what is beyond them is in the summary and with the snapshot.
+    private static let problemLines = 1000
+
+    init(_ output: OutputOptions, console: Console = .shared) {
+        self.console = console
+        wantsPaths = output.verbose
+        isQuiet = output.quiet
+        showsLine = console.errorIsTerminal && !output.quiet && !output.noProgress
+    }
+
+    func phase(_ name: String) { phaseName.withLock { $0 = name } }
+
+    func path(_ path: [UInt8], _ event: PathEvent) {
+        let word = event.rawValue
+        let gap = String(repeating: " ", count: max(1, 10 - word.count))
+        console.say(word + gap + UTF8Text.display(path))
+    }
+
+    func problem(_ path: [UInt8], kind: String, message: String) {
+        let number = shownProblems.add(1, ordering: .relaxed).newValue
+        guard number <= Self.problemLines else {
+            if number == Self.problemLines + 1 {
+                console.say("batchsync: further problems are not shown here")
+            }
+            return
+        }
+        console.say("batchsync: \(UTF8Text.display(path)): \(message)")
+    }
+
+    func note(_ text: String) {
+        guard !isQuiet else { return }
+        console.say("batchsync: \(text)")
+    }
+
+    // MARK: The line
+
+    /// Runs a verb with the line shown.
+    func whileShowing<Value>(_ body: () throws -> Value) rethrows -> Value {
+        start()
+        defer { stop() }
+        return try body()
+    }
+
+    private func start() {
+        guard showsLine else { return }
+        let me = Unmanaged.passRetained(self)
+        var made = pthread_t()
+        let result = pthread_create(
+            &made, nil,
+            { argument in
+                guard let argument else { return nil }
+                Unmanaged<TerminalMonitor>.fromOpaque(argument).takeRetainedValue().draw()
+                return nil
+            }, me.toOpaque())
+        // Without a thread there is no line, and nothing else is lost.
+        if result == 0 { thread.withLock { $0 = made } } else { me.release() }
+    }
+
+    private func stop() {
+        isDone.store(true, ordering: .relaxed)
+        if let made = thread.withLock({ $0 }) { pthread_join(made, nil) }
+        console.progress("")
+    }
+
+    private func draw() {
+        var rate = ProgressRate(start: csys_boottime_ns())
+        var slept = 0
+        while !isDone.load(ordering: .relaxed) {
+            // Short naps: the end of the verb is not made to wait for the line.
+            usleep(20_000)
+            slept += 20
+            guard slept >= 200 else { continue }
+            slept = 0
+            let text = rate.line(
+                phase: phaseName.withLock { $0 }, counts: counts, now: csys_boottime_ns())
+            console.progress(String(text.prefix(max(20, console.columns - 1))))
+        }
+    }
+}
+
+/// Rate and time left from counts that were looked at now and then.
+struct ProgressRate {
+    private let start: Int64
+    /// What was counted when, of the last seconds: a rate over the whole run would hide that it stands still.
+    private var window: [(time: Int64, bytes: Int, entries: Int)] = []
+    private static let windowNanoseconds: Int64 = 5_000_000_000
+
+    init(start: Int64) { self.start = start }
+
+    mutating func line(phase: String, counts: ProgressCounts, now: Int64) -> String {
+        let entries = counts.entries.load(ordering: .relaxed)
+        let bytes = counts.bytes.load(ordering: .relaxed)
+        let bytesExpected = counts.bytesExpected.load(ordering: .relaxed)
+        let entriesExpected = counts.entriesExpected.load(ordering: .relaxed)
+        let problems = counts.problems.load(ordering: .relaxed)
+        window.append((now, bytes, entries))
+        window.removeAll { now - $0.time > Self.windowNanoseconds }
+        var parts = [TimeText.clock(seconds: Int((now - start) / 1_000_000_000))]
+        if !phase.isEmpty { parts.append(phase) }
+        if entries > 0 || entriesExpected > 0 {
+            let total = entriesExpected > 0 ? " of \(NumberText.grouped(entriesExpected))" : ""
+            parts.append("\(NumberText.grouped(entries))\(total) files")
+        }
+        if bytes > 0 || bytesExpected > 0 {
+            let total = bytesExpected > 0 ? " of \(NumberText.bytes(bytesExpected))" : ""
+            parts.append("\(NumberText.bytes(bytes))\(total)")
+        }
+        if let first = window.first, now > first.time {
+            let seconds = Double(now - first.time) / 1e9
+            let bytesRate = Double(bytes - first.bytes) / seconds
+            let entriesRate = Double(entries - first.entries) / seconds
+            if bytesRate >= 1 { parts.append("\(NumberText.bytes(Int(bytesRate)))/s") }
+            var left: Double?
+            if bytesExpected > bytes, bytesRate > 0 {
+                left = Double(bytesExpected - bytes) / bytesRate
+            } else if bytesExpected == 0, entriesExpected > entries, entriesRate > 0 {
+                left = Double(entriesExpected - entries) / entriesRate
+            }
+            if let left, left < 1e7 {
+                parts.append("\(TimeText.clock(seconds: Int(left) + 1)) left")
+            }
+        }
+        if problems > 0 { parts.append(NumberText.counted(problems, "problem")) }
+        return parts.joined(separator: "  ")
+    }
+}
