@@ -74,7 +74,8 @@ final class Lease: @unchecked Sendable {
     /// Puts what is durable and not yet indexed into an index record.
     func flushIndex() throws {
         guard let taken = index.takeLines() else { return }
-        try repository.putRecord(.index, time: nil, payload: taken.lines.bytes)
+        let name = try repository.putRecord(.index, time: nil, payload: taken.lines.bytes)
+        try index.indexed(taken.lines, bundles: taken.bundles, as: name, in: repository)
     }
 
     /// The run has committed or given up its claim.

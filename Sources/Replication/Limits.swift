@@ -16,7 +16,7 @@ package enum Limits {
     /// Bytes read at once from a large file. At least the largest chunk, so that a cut never depends on where a read ended.
     static let readBufferBytes = 4 << 20
     /// Chunks whose index lines wait in memory; above, an index record is written.
-    static let pendingChunks = 256 << 10
+    static let pendingChunks = 64 << 10
     /// A run that goes on renews its lease at least this often.
     package static let checkpointSeconds = 300
     static let checkpointBytes = 2 << 30

@@ -54,7 +54,7 @@ package final class ChunkIndex: Sendable {
     ) throws(RepositoryError) -> ChunkIndex {
         let records = try repository.listRecords(.index).map(\.name)
         let wanted = Set(records.map(\.id))
-        let folder = repository.cachePath + "/index"
+        let folder = folder(repository)
         try LocalFile.makeDirectory(folder)
         var tables: [IndexTable] = []
         var paths: [String] = []
@@ -83,12 +83,12 @@ package final class ChunkIndex: Sendable {
         var damaged: [RepositoryError] = []
         for name in records where !covered.contains(name.id) {
             do throws(RepositoryError) {
-                let path = try add(try repository.readRecord(name), id: name.id, key: repository.recordKey(name), in: folder)
-                guard let table = IndexTable(path: path, verifying: false) else {
-                    throw RepositoryError(.local, path, "was written and cannot be read back", remedy: "check the disk of the cache")
-                }
-                tables.append(table)
-                paths.append(path)
+                let payload = try repository.readRecord(name)
+                tables.append(
+                    try payload.withRawBytes { (bytes) throws(RepositoryError) in
+                        try add(bytes, record: name, to: repository)
+                    })
+                paths.append(path(of: name, in: folder))
             } catch {
                 if error.kind == .local { throw error }
                 damaged.append(error)
@@ -118,16 +118,23 @@ package final class ChunkIndex: Sendable {
         return LocalFile.exists("/proc/\(pid)")
     }
 
-    /// Turns the payload of one index record into a table in `folder`.
-    private static func add(
-        _ payload: [UInt8], id: RecordID, key: String, in folder: String
-    ) throws(RepositoryError) -> String {
+    private static func folder(_ repository: Repository) -> String { repository.cachePath + "/index" }
+    private static func path(of record: RecordName, in folder: String) -> String { folder + "/\(record.id).table" }
+
+    /// Turns the payload of one index record into a table in the cache.
+    static func add(
+        _ payload: UnsafeRawBufferPointer, record: RecordName, to repository: Repository
+    ) throws(RepositoryError) -> IndexTable {
         var builder = IndexTable.Builder()
-        let bad = payload.withUnsafeBytes { IndexCodec.read($0, into: &builder) }
-        if let bad { throw .damaged(key, "line \(bad) is not a line of an index") }
-        let path = folder + "/\(id).table"
-        try builder.write(to: path, sources: [id])
-        return path
+        if let bad = IndexCodec.read(payload, into: &builder) {
+            throw .damaged(repository.recordKey(record), "line \(bad) is not a line of an index")
+        }
+        let path = path(of: record, in: folder(repository))
+        try builder.write(to: path, sources: [record.id])
+        guard let table = IndexTable(path: path, verifying: false) else {
+            throw RepositoryError(.local, path, "was written and cannot be read back", remedy: "check the disk of the cache")
+        }
+        return table
     }
 
     // MARK: Looking up

@@ -15,6 +15,8 @@ package final class RunIndex: Sendable {
         /// Bundles of segments that this run has described, for the nodes above them.
         var described: [ChunkID: Set<Reference>] = [:]
         var sealed: [SealedBundle] = []
+        /// What this run has written into the index already: no longer in `chunks`.
+        var tables: [IndexTable] = []
     }
 
     private struct Segment {
@@ -41,14 +43,19 @@ package final class RunIndex: Sendable {
     package func claim(_ id: ChunkID) -> Claim {
         if stored.isUsable(id) { return .known }
         return state.withLock { state in
-            if state.chunks[id] != nil { return .known }
+            if state.chunks[id] != nil || Self.isIndexed(id, state) { return .known }
             state.chunks[id] = Self.pending
             return .claimed
         }
     }
 
     package func contains(_ id: ChunkID) -> Bool {
-        stored.isUsable(id) || state.withLock { $0.chunks[id] != nil }
+        stored.isUsable(id) || state.withLock { $0.chunks[id] != nil || Self.isIndexed(id, $0) }
+    }
+
+    private static func isIndexed(_ id: ChunkID, _ state: borrowing State) -> Bool {
+        for table in state.tables where table.find(id) != nil { return true }
+        return false
     }
 
     /// Opens the next bundle of this run; chunks placed from now on may name it.
@@ -90,6 +97,9 @@ package final class RunIndex: Sendable {
 
     private func reference(_ id: ChunkID, _ state: borrowing State) -> Reference? {
         if let ordinal = state.chunks[id] { return ordinal == Self.pending ? nil : .made(ordinal) }
+        for table in state.tables {
+            if let found = table.find(id) { return .stored(table.bundleID(Int(table.position(found).bundle))) }
+        }
         return stored.usableBundle(id).map { .stored($0) }
     }
 
@@ -148,7 +158,7 @@ package final class RunIndex: Sendable {
 
     /// Takes what an index record can say now: bundles that are durable and segments all of whose bundles are.
     /// Nil where there is nothing to say.
-    package func takeLines() -> (lines: ByteBuffer, bundles: [BundleID])? {
+    package func takeLines() -> (lines: ByteBuffer, bundles: Set<BundleID>)? {
         state.withLock { state in
             var rest: [Segment] = []
             var lines: [(ChunkID, [BundleID])] = []
@@ -177,7 +187,7 @@ package final class RunIndex: Sendable {
             let out = ByteBuffer(capacity: 1 << 20)
             for bundle in state.sealed { IndexCodec.write(bundle, to: out) }
             for (id, bundles) in lines { IndexCodec.write(segment: id, bundles: bundles, to: out) }
-            let ids = state.sealed.map(\.id)
+            let ids = Set(state.sealed.map(\.id))
             state.sealed.removeAll()
             return (out, ids)
         }
@@ -208,6 +218,20 @@ package final class RunIndex: Sendable {
                 }
             }
             return need
+        }
+    }
+
+    /// What was taken stands in the index now: looked up in a table of this host's cache from here on, so that the memory of a run does
+    /// not grow with what it stores.
+    package func indexed(_ lines: ByteBuffer, bundles: Set<BundleID>, as record: RecordName, in repository: Repository) throws(RepositoryError) {
+        let table = try ChunkIndex.add(lines.bytes, record: record, to: repository)
+        state.withLock { state in
+            state.tables.append(table)
+            var flushed: Set<UInt32> = []
+            for (ordinal, id) in state.bundles.enumerated() {
+                if let id, bundles.contains(id) { flushed.insert(UInt32(ordinal)) }
+            }
+            state.chunks = state.chunks.filter { !flushed.contains($0.value) }
         }
     }
 
