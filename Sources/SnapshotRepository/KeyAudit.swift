@@ -1,5 +1,5 @@
 import AgeEncryption
-package import SnapshotModel
+import SnapshotModel
 
 /// One thing that is not as it should be with the objects below `keys/`.
 package struct KeyFinding: Sendable {

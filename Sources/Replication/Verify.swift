@@ -1,0 +1,256 @@
+import BundleFormat
+import SnapshotModel
+package import SnapshotRepository
+
+/// Proves that a repository holds what it should: every snapshot → manifest → index → bundles, and on demand the stored bytes themselves.
+///
+/// With the host key alone it checks every record, every key object and the presence of every needed bundle, and reads stored bytes
+/// against their names. With an owner's identity it also opens bundles, hashes every chunk, and reads manifests, so that findings name files.
+/// Whatever is wrong is a finding; only what keeps it from looking at all is an error.
+package final class Verify {
+    private let repository: Repository
+    private let options: VerifyOptions
+    private let monitor: any Monitor
+    private let cancellation: Cancellation
+    private var report = VerifyReport()
+
+    package init(
+        repository: Repository, options: VerifyOptions, monitor: any Monitor, cancellation: Cancellation
+    ) {
+        self.repository = repository
+        self.options = options
+        self.monitor = monitor
+        self.cancellation = cancellation
+    }
+
+    package func run() throws(ReplicationError) -> VerifyReport {
+        report = VerifyReport()
+        monitor.phase("keys")
+        try checkKeys()
+        checkRecovery()
+        var structure = try VerifyStructure(repository, monitor: monitor, cancellation: cancellation)
+        if structure.findings.contains(where: \.isDamage) {
+            // What looks like damage may be prune at work between two listings: it is believed when a second look sees it too.
+            let again = try VerifyStructure(repository, monitor: monitor, cancellation: cancellation)
+            if again.names != structure.names || again.findings.count != structure.findings.count { structure = again }
+        }
+        checkLastCommit(structure)
+        report.findings += structure.findings
+        report.snapshots = structure.catalog.snapshots.count
+        report.records = structure.records
+        report.indexRecords = structure.index.records.count
+        report.chunks = structure.audit.chunks
+        report.bundles = structure.listed.count
+        report.bundleBytes = structure.listed.values.reduce(0, +)
+        (report.orphans, report.orphanBytes) = structure.orphans
+
+        var bad = VerifyBadPlaces()
+        let data = VerifyData(
+            repository: repository, structure: structure, monitor: monitor, cancellation: cancellation)
+        let accesses = BundleAccessCache(repository)
+        var verified = try lifted { try VerifiedRecord.load(repository) }
+        if let share = options.readData { try readData(share, data, structure, &verified) }
+        noteCoverage(structure, verified)
+        if repository.access.canReadContent {
+            for finding in report.findings {
+                guard let id = bundle(of: finding, structure) else { continue }
+                if finding.kind == .bundleMissing || finding.kind == .index || finding.kind == .unreadable {
+                    bad.bundles.insert(id)
+                } else if finding.kind == .bundleDamaged || finding.kind == .bundleSize {
+                    data.probe(id, accesses: accesses, bad: &bad)
+                }
+            }
+            try readManifests(structure, bad, accesses)
+        }
+        var harmed: Set<SnapshotID> = []
+        for finding in report.findings where finding.isDamage { harmed.formUnion(finding.snapshots) }
+        report.soundSnapshots = structure.catalog.snapshots.count { !harmed.contains($0.id) }
+        return report
+    }
+
+    // MARK: The root of trust
+
+    private func checkKeys() throws(ReplicationError) {
+        let config = "config.json"
+        do {
+            let bytes = try repository.readObject(config, maximumBytes: 1 << 20)
+            let digest: RecordID = bytes.withUnsafeBytes { ContentHash.sha256($0) }
+            if digest != repository.configDigest {
+                report.findings.append(
+                    VerifyFinding(
+                        .config, config, "has changed while it was in use",
+                        remedy: "nothing ever changes it: compare it with another copy of the repository"))
+            }
+        } catch {
+            report.findings.append(VerifyStructure.finding(error, config))
+        }
+        guard repository.config.isEncrypted else { return }
+        let path = repository.directories.hostKeyPath(repository.id)
+        let pinned = try lifted { () throws -> HostConfiguration? in
+            guard let bytes = try LocalFile.read(path, maximumBytes: 1 << 20) else { return nil }
+            return try HostConfiguration(parsing: bytes, path: path)
+        }
+        let access = repository.access
+        let repository = repository
+        let found = try lifted { try RepositoryKeys(of: repository).audit(access, pinned: pinned) }
+        for finding in found {
+            report.findings.append(
+                VerifyFinding(
+                    .keys, finding.object, finding.message, remedy: finding.remedy, isDamage: finding.isDamage))
+        }
+    }
+
+    private func checkRecovery() {
+        let remedy = "do not run it; this release brings its own: compare with another copy of the repository"
+        do {
+            let state = try Recovery.isIntact(in: repository)
+            if !state.isThere {
+                report.findings.append(
+                    VerifyFinding(
+                        .recovery, "recover.py", "is missing: the repository would be harder to open without batchsync",
+                        remedy: "copy it back from another repository"))
+            } else if !state.isOurs {
+                let digest = state.digest.map { $0.description } ?? "?"
+                report.findings.append(
+                    VerifyFinding(
+                        .recovery, "recover.py",
+                        "is not the program that this release writes (SHA-256 \(digest), ours \(Recovery.digest))",
+                        remedy: remedy))
+            }
+        } catch {
+            report.findings.append(VerifyStructure.finding(error, "recover.py"))
+        }
+    }
+
+    /// A host remembers its last commit: a record that is neither listed nor forgotten has been taken away.
+    private func checkLastCommit(_ structure: VerifyStructure) {
+        let path = repository.statePath + "/last-commit.json"
+        guard let bytes = try? LocalFile.read(path, maximumBytes: 1 << 20), let value = JSONValue(parsing: bytes),
+            let id = value["snapshot"]?.string.flatMap({ SnapshotID($0) })
+        else { return }
+        let name = value["name"]?.string ?? id.description
+        let isListed = structure.names.contains {
+            $0.type == .snapshot && $0.id == RecordID(id.word0, id.word1, id.word2, id.word3)
+        }
+        guard !isListed, !structure.catalog.forgotten.contains(id) else { return }
+        report.findings.append(
+            VerifyFinding(
+                .vanished, "snapshots/\(name)",
+                "this host committed it and it has vanished without being forgotten: the repository has been rolled back, or it was deleted",
+                remedy: "compare with another copy of the repository, and find out who can write to this one",
+                snapshots: []))
+    }
+
+    // MARK: Stored bytes
+
+    private func readData(
+        _ share: VerifyOptions.Share, _ data: VerifyData, _ structure: VerifyStructure,
+        _ verified: inout VerifiedRecord
+    ) throws(ReplicationError) {
+        monitor.phase("data")
+        let depth: VerifiedRecord.Depth = repository.access.canReadContent ? .content : .digest
+        let chosen = VerifyData.choose(structure.readable, share: share, marks: verified.marks, depth: depth)
+        for (id, size, outcome) in data.read(chosen) {
+            report.bundlesRead += 1
+            report.bytesRead += size
+            let key = repository.bundleKey(id)
+            let affected = structure.snapshots(needing: id)
+            switch outcome {
+            case .sound:
+                verified.note(id, VerifiedRecord.Mark(depth: depth, time: options.now))
+            case .damaged(let message):
+                report.findings.append(
+                    VerifyFinding(
+                        .bundleDamaged, key, message, remedy: "copy it back from another copy of the repository",
+                        snapshots: affected))
+            case .misindexed:
+                report.findings.append(
+                    VerifyFinding(
+                        .index, key, "holds something else than the index says", remedy: VerifyStructure.repair,
+                        snapshots: affected))
+            case .unreadable(let error):
+                report.findings.append(
+                    VerifyFinding(.unreadable, key, error.message, remedy: error.remedy, snapshots: affected))
+            }
+        }
+        report.contentRead = depth == .content
+        if report.bundlesRead > 0 {
+            do {
+                try verified.store(
+                    in: repository, time: options.now, host: options.host, keeping: Set(structure.listed.keys))
+            } catch {
+                monitor.note("what was read could not be noted in the repository: \(error.description)")
+            }
+        }
+        try cancellation.check()
+    }
+
+    private func noteCoverage(_ structure: VerifyStructure, _ verified: VerifiedRecord) {
+        for (id, _) in structure.readable {
+            guard let mark = verified.marks[id] else {
+                report.neverRead += 1
+                continue
+            }
+            report.oldestRead = min(report.oldestRead ?? mark.time, mark.time)
+        }
+    }
+
+    // MARK: Files
+
+    private func bundle(of finding: VerifyFinding, _ structure: VerifyStructure) -> BundleID? {
+        guard finding.isDamage, finding.object.hasPrefix("bundles/"), let name = finding.object.split(separator: "/").last
+        else { return nil }
+        return BundleID(name.prefix(64))
+    }
+
+    private func readManifests(
+        _ structure: VerifyStructure, _ bad: VerifyBadPlaces, _ accesses: BundleAccessCache
+    ) throws(ReplicationError) {
+        monitor.phase("manifests")
+        let outcome = try VerifyManifests(
+            repository, structure: structure, bad: bad, accesses: accesses, monitor: monitor,
+            cancellation: cancellation
+        ).run()
+        report.manifestsRead = true
+        report.segments = outcome.harm.segments
+        report.entries = outcome.harm.entries
+        let snapshots = structure.catalog.snapshots
+        // Now it is known which snapshots a damaged bundle harms, not only which need it.
+        for position in report.findings.indices {
+            guard let id = bundle(of: report.findings[position], structure) else { continue }
+            let harmed = outcome.snapshots[.bundle(id)] ?? []
+            let needing = Set(report.findings[position].snapshots)
+            report.findings[position].snapshots = snapshots.indices.filter {
+                harmed.contains($0) || outcome.unread.contains($0) && needing.contains(snapshots[$0].id)
+            }.map { snapshots[$0].id }
+        }
+        for (cause, damage) in outcome.harm.damages.sorted(by: { $0.value.message < $1.value.message }) {
+            let (kind, object): (VerifyFinding.Kind, String) =
+                switch cause {
+                case .bundle(let id): (.bundleDamaged, repository.bundleKey(id))
+                case .notIndexed, .needLine: (.index, "index/")
+                case .manifest: (.manifest, "manifests")
+                }
+            var position = report.findings.firstIndex { finding in
+                if case .bundle(let id) = cause { return bundle(of: finding, structure) == id }
+                return false
+            }
+            if position == nil {
+                report.findings.append(
+                    VerifyFinding(
+                        kind, object, damage.message,
+                        remedy: kind == .index ? VerifyStructure.repair : "copy it back from another copy of the repository"))
+                position = report.findings.count - 1
+            }
+            guard let position else { continue }
+            let harmed = outcome.snapshots[cause] ?? []
+            let known = Set(report.findings[position].snapshots)
+            report.findings[position].snapshots = snapshots.indices.filter {
+                harmed.contains($0) || known.contains(snapshots[$0].id)
+            }.map { snapshots[$0].id }
+            report.findings[position].pathCount = damage.pathCount
+            report.findings[position].paths = Array(
+                damage.paths.sorted { EntryPath.precedes($0, $1) }.prefix(VerifyFinding.pathsKept))
+        }
+    }
+}

@@ -1,0 +1,180 @@
+import BundleFormat
+import SnapshotModel
+import SnapshotRepository
+import Synchronization
+
+/// Where stored bytes are known not to be what they should be.
+struct VerifyBadPlaces: Sendable {
+    struct Frame: Hashable, Sendable {
+        let bundle: BundleID
+        /// In the bundle's plain text.
+        let offset: Int
+    }
+    /// Bundles of which nothing can be read.
+    var bundles: Set<BundleID> = []
+    var frames: Set<Frame> = []
+
+    var isEmpty: Bool { bundles.isEmpty && frames.isEmpty }
+
+    func isSound(_ location: ChunkLocation) -> Bool {
+        !bundles.contains(location.bundle)
+            && !frames.contains(Frame(bundle: location.bundle, offset: location.frame.offset))
+    }
+}
+
+/// Reads whole bundles back: two threads, a mebibyte at a time.
+struct VerifyData {
+    enum Outcome: Sendable {
+        case sound
+        /// The object's bytes are not what its name says, or do not open.
+        case damaged(String)
+        /// The bytes are sound, but the index says something else of them.
+        case misindexed
+        /// The store failed: nothing is known.
+        case unreadable(RepositoryError)
+    }
+
+    private static let stepBytes = 1 << 20
+
+    let repository: Repository
+    let structure: VerifyStructure
+    let monitor: any Monitor
+    let cancellation: Cancellation
+
+    private final class Outcomes: Sendable {
+        let list = Mutex<[(id: BundleID, size: Int, outcome: Outcome)]>([])
+    }
+
+    /// The bundles to read: those that have waited longest at the depth that can be reached now, until their bytes make up the share.
+    static func choose(
+        _ bundles: [(id: BundleID, size: Int)], share: VerifyOptions.Share, marks: [BundleID: VerifiedRecord.Mark],
+        depth: VerifiedRecord.Depth
+    ) -> [(id: BundleID, size: Int)] {
+        let wanted = share.bytes(of: bundles.reduce(0) { $0 + $1.size })
+        let never = Timestamp(seconds: .min)
+        func rank(_ id: BundleID) -> (atDepth: Timestamp, atAll: Timestamp) {
+            guard let mark = marks[id] else { return (never, never) }
+            return (mark.depth >= depth ? mark.time : never, mark.time)
+        }
+        let ordered = bundles.map { (bundle: $0, rank: rank($0.id)) }.sorted { left, right in
+            if left.rank.atDepth != right.rank.atDepth { return left.rank.atDepth < right.rank.atDepth }
+            if left.rank.atAll != right.rank.atAll { return left.rank.atAll < right.rank.atAll }
+            return left.bundle.id < right.bundle.id
+        }
+        var sum = 0
+        var chosen: [(id: BundleID, size: Int)] = []
+        for (bundle, _) in ordered where sum < wanted {
+            chosen.append(bundle)
+            sum += bundle.size
+        }
+        return chosen
+    }
+
+    /// Reads bundles; what was not reached before a cancellation is not in the outcome.
+    func read(_ bundles: [(id: BundleID, size: Int)]) -> [(id: BundleID, size: Int, outcome: Outcome)] {
+        monitor.counts.bytesExpected.add(bundles.reduce(0) { $0 + $1.size }, ordering: .relaxed)
+        // The largest first, so that the threads end together.
+        let jobs = bundles.sorted { $0.size != $1.size ? $0.size > $1.size : $0.id < $1.id }
+        let outcomes = Outcomes()
+        let work = self
+        VerifyCrew.run(jobs: jobs.count, cancellation: cancellation) { next in
+            let buffer = ByteBuffer(capacity: Self.stepBytes)
+            while let job = next() {
+                let (id, size) = jobs[job]
+                let outcome = work.repository.access.canReadContent ? work.scan(id, buffer) : work.digest(id, buffer)
+                guard let outcome else { return }
+                outcomes.list.withLock { $0.append((id, size, outcome)) }
+            }
+        }
+        return outcomes.list.withLock { $0 }.sorted { $0.id < $1.id }
+    }
+
+    /// Hands all bytes of a bundle to `body`. False where it was asked to stop.
+    private func forEachStep<Failure: Error>(
+        _ id: BundleID, _ buffer: ByteBuffer, _ body: (UnsafeRawBufferPointer) throws(Failure) -> Void
+    ) throws -> Bool {
+        var offset = 0
+        while true {
+            if cancellation.isCancelled { return false }
+            let count = try repository.readBundle(
+                id, range: offset..<(offset + Self.stepBytes),
+                into: UnsafeMutableRawBufferPointer(start: buffer.base, count: Self.stepBytes))
+            monitor.counts.bytes.add(count, ordering: .relaxed)
+            try body(UnsafeRawBufferPointer(start: buffer.base, count: count))
+            offset += count
+            if count < Self.stepBytes { return true }
+        }
+    }
+
+    private func outcome(_ error: any Error) -> Outcome {
+        switch error {
+        case let error as RepositoryError: error.kind == .storage ? .unreadable(error) : .damaged(error.message)
+        case let error as BundleError: .damaged(error.description)
+        default: .damaged("\(error)")
+        }
+    }
+
+    /// Without an identity: the bytes against the name. Nil where it was asked to stop.
+    private func digest(_ id: BundleID, _ buffer: ByteBuffer) -> Outcome? {
+        var stream = DigestStream()
+        do {
+            guard try forEachStep(id, buffer, { stream.update($0) }) else { return nil }
+        } catch {
+            return outcome(error)
+        }
+        let found: BundleID = stream.finish()
+        return found == id ? .sound : .damaged("its bytes hash to \(found.short)…")
+    }
+
+    /// With an identity: name, seal, frames, every chunk, and what the index says of them.
+    private func scan(_ id: BundleID, _ buffer: ByteBuffer) -> Outcome? {
+        do {
+            let scanner = try BundleScanner(identities: repository.contentIdentities)
+            let goesOn = try forEachStep(id, buffer) { (bytes) throws(BundleError) in
+                try scanner.feed(bytes) { _ in }
+            }
+            guard goesOn else { return nil }
+            let bundle = try scanner.finish(expecting: id) { _ in }
+            if let said = structure.audit.bundles[id], said != VerifyIndexAudit.Summary(bundle) { return .misindexed }
+            return .sound
+        } catch {
+            return outcome(error)
+        }
+    }
+
+    /// Looks which frames of a damaged bundle can still be read, and adds the others to `bad`. Needs an identity.
+    func probe(_ id: BundleID, accesses: BundleAccessCache, bad: inout VerifyBadPlaces) {
+        let frames = structure.index.frames(of: id)
+        guard let size = structure.listed[id], !frames.isEmpty, let opener = try? FrameOpener(),
+            let access = try? accesses.access(id, size: size)
+        else {
+            bad.bundles.insert(id)
+            return
+        }
+        let sealed = ByteBuffer(capacity: 2 << 20)
+        let raw = ByteBuffer(capacity: 5 << 20)
+        for frame in frames where !isSound(frame, of: id, size: size, access, opener, sealed, raw) {
+            bad.frames.insert(VerifyBadPlaces.Frame(bundle: id, offset: frame.offset))
+        }
+    }
+
+    private func isSound(
+        _ frame: IndexedFrame, of id: BundleID, size: Int, _ access: BundleAccess, _ opener: FrameOpener,
+        _ sealed: ByteBuffer, _ raw: ByteBuffer
+    ) -> Bool {
+        do {
+            let range = try access.sealedRange(offset: frame.offset, length: frame.length, storedSize: size)
+            sealed.removeAll()
+            sealed.reserve(range.count)
+            sealed.count = try repository.readBundle(
+                id, range: range, into: UnsafeMutableRawBufferPointer(start: sealed.base, count: range.count))
+            guard sealed.count == range.count else { return false }
+            let record = FrameRecord(
+                offset: frame.offset, length: frame.length, raw: frame.raw, fingerprint: frame.fingerprint, chunks: [])
+            try opener.openFrame(sealed.bytes, record, access: access, storedSize: size, into: raw)
+            return true
+        } catch {
+            return false
+        }
+    }
+}
