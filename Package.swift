@@ -11,6 +11,9 @@ let strict: [SwiftSetting] = [
     .enableUpcomingFeature("ExistentialAny"),
     .enableUpcomingFeature("InternalImportsByDefault"),
     .enableUpcomingFeature("MemberImportVisibility"),
+    // The compiler still refuses overlapping access that it can see, and debug builds look for the rest while they run; a release
+    // build need not ask again at every byte that is appended.
+    .unsafeFlags(["-enforce-exclusivity=unchecked"], .when(configuration: .release)),
 ]
 
 let crypto: Target.Dependency = .product(name: "Crypto", package: "swift-crypto")
@@ -93,6 +96,12 @@ let package = Package(
                 .product(name: "ArgumentParser", package: "swift-argument-parser"),
             ],
             swiftSettings: strict),
+
+        /// The speed of each stage by itself; the whole beside its peers is Benchmarks/run.py.
+        .executableTarget(
+            name: "stage-benchmarks",
+            dependencies: ["Replication", "FileTree", "BundleFormat", "AgeEncryption", "SnapshotModel"],
+            path: "Benchmarks/Stages", swiftSettings: strict),
 
         // MARK: Tests — one target for each room, and the campaigns over all of them
 

@@ -6,7 +6,7 @@ package enum Limits {
     static let partItems = 512
     static let partContentBytes = 4 << 20
     /// Parts between the walk and the manifest: bounds what waits for one slow file.
-    static let partsInFlight = 48
+    static let partsInFlight = 24
     /// Frames waiting to be compressed, beside those being filled.
     static let sparesOfFrames = 2
     /// Finished bundles waiting to be stored.
@@ -14,7 +14,7 @@ package enum Limits {
     /// A file that changes while it is read is read this often before it is kept with a mark.
     static let readAttempts = 3
     /// Bytes read at once from a large file. At least the largest chunk, so that a cut never depends on where a read ended.
-    static let readBufferBytes = 4 << 20
+    static let readBufferBytes = 2 << 20
     /// Chunks whose index lines wait in memory; above, an index record is written.
     static let pendingChunks = 64 << 10
     /// A run that goes on renews its lease at least this often.

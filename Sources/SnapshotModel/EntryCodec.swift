@@ -159,26 +159,88 @@ package enum EntryCodec {
         var critical: JSONScanner.Value?
     }
 
-    /// The first eight bytes of a key and its length name it: no two keys of the format share them.
-    private static func code(_ text: StaticString) -> UInt64 {
-        code(UnsafeRawBufferPointer(start: text.utf8Start, count: text.utf8CodeUnitCount))
+    /// The first eight bytes of a key, little endian, and its length name it: no two keys of the format share them. A test compares
+    /// these numbers with the names; as literals they cost the scanner one comparison each.
+    enum Key {
+        @inline(__always) static var path: UInt64 { 0x1000_0000_6874_6170 }
+        @inline(__always) static var pathB64: UInt64 { 0x1436_625f_6874_6170 }
+        @inline(__always) static var type: UInt64 { 0x1000_0000_6570_7974 }
+        @inline(__always) static var mode: UInt64 { 0x1000_0000_6564_6f6d }
+        @inline(__always) static var uid: UInt64 { 0x0c00_0000_0064_6975 }
+        @inline(__always) static var gid: UInt64 { 0x0c00_0000_0064_6967 }
+        @inline(__always) static var user: UInt64 { 0x1000_0000_7265_7375 }
+        @inline(__always) static var userB64: UInt64 { 0x1436_625f_7265_7375 }
+        @inline(__always) static var group: UInt64 { 0x1400_0070_756f_7267 }
+        @inline(__always) static var groupB64: UInt64 { 0x1262_5f70_756f_7267 }
+        @inline(__always) static var size: UInt64 { 0x1000_0000_657a_6973 }
+        @inline(__always) static var mtime: UInt64 { 0x1400_0065_6d69_746d }
+        @inline(__always) static var ctime: UInt64 { 0x1400_0065_6d69_7463 }
+        @inline(__always) static var btime: UInt64 { 0x1400_0065_6d69_7462 }
+        @inline(__always) static var fs: UInt64 { 0x0800_0000_0000_7366 }
+        @inline(__always) static var ino: UInt64 { 0x0c00_0000_006f_6e69 }
+        @inline(__always) static var links: UInt64 { 0x1400_0073_6b6e_696c }
+        @inline(__always) static var rdev: UInt64 { 0x1000_0000_7665_6472 }
+        @inline(__always) static var target: UInt64 { 0x1800_7465_6772_6174 }
+        @inline(__always) static var targetB64: UInt64 { 0x4a5f_7465_6772_6174 }
+        @inline(__always) static var flags: UInt64 { 0x1400_0073_6761_6c66 }
+        @inline(__always) static var acl: UInt64 { 0x0c00_0000_006c_6361 }
+        @inline(__always) static var aclDefault: UInt64 { 0x4d66_6564_5f6c_6361 }
+        @inline(__always) static var xattrs: UInt64 { 0x1800_7372_7474_6178 }
+        @inline(__always) static var holes: UInt64 { 0x1400_0073_656c_6f68 }
+        @inline(__always) static var holesList: UInt64 { 0x416c_5f73_656c_6f68 }
+        @inline(__always) static var xxh3: UInt64 { 0x1000_0000_3368_7878 }
+        @inline(__always) static var chunks: UInt64 { 0x1800_736b_6e75_6863 }
+        @inline(__always) static var list: UInt64 { 0x1000_0000_7473_696c }
+        @inline(__always) static var depth: UInt64 { 0x1400_0068_7470_6564 }
+        @inline(__always) static var unsettled: UInt64 { 0x416c_7474_6573_6e75 }
+        @inline(__always) static var critical: UInt64 { 0x4c61_6369_7469_7263 }
     }
+
+    static let keyNames: [(code: UInt64, name: String)] = [
+        (Key.path, "path"),
+        (Key.pathB64, "path_b64"),
+        (Key.type, "type"),
+        (Key.mode, "mode"),
+        (Key.uid, "uid"),
+        (Key.gid, "gid"),
+        (Key.user, "user"),
+        (Key.userB64, "user_b64"),
+        (Key.group, "group"),
+        (Key.groupB64, "group_b64"),
+        (Key.size, "size"),
+        (Key.mtime, "mtime"),
+        (Key.ctime, "ctime"),
+        (Key.btime, "btime"),
+        (Key.fs, "fs"),
+        (Key.ino, "ino"),
+        (Key.links, "links"),
+        (Key.rdev, "rdev"),
+        (Key.target, "target"),
+        (Key.targetB64, "target_b64"),
+        (Key.flags, "flags"),
+        (Key.acl, "acl"),
+        (Key.aclDefault, "acl_default"),
+        (Key.xattrs, "xattrs"),
+        (Key.holes, "holes"),
+        (Key.holesList, "holes_list"),
+        (Key.xxh3, "xxh3"),
+        (Key.chunks, "chunks"),
+        (Key.list, "list"),
+        (Key.depth, "depth"),
+        (Key.unsettled, "unsettled"),
+        (Key.critical, "critical"),
+    ]
 
     @inline(__always)
-    private static func code(_ bytes: UnsafeRawBufferPointer) -> UInt64 {
+    static func code(_ bytes: UnsafeRawBufferPointer) -> UInt64 {
         var value: UInt64 = 0
-        for index in 0..<min(8, bytes.count) { value |= UInt64(bytes[index]) << (8 * UInt64(index)) }
+        if bytes.count >= 8 {
+            value = UInt64(littleEndian: bytes.loadUnaligned(as: UInt64.self))
+        } else {
+            for index in 0..<bytes.count { value |= UInt64(bytes[index]) << (8 * UInt64(index)) }
+        }
         return value ^ UInt64(bytes.count) << 58
     }
-
-    private static let path = code("path"), pathB64 = code("path_b64"), type = code("type"), mode = code("mode"),
-        uid = code("uid"), gid = code("gid"), user = code("user"), userB64 = code("user_b64"),
-        group = code("group"), groupB64 = code("group_b64"), size = code("size"), mtime = code("mtime"),
-        ctime = code("ctime"), btime = code("btime"), fs = code("fs"), ino = code("ino"), links = code("links"),
-        rdev = code("rdev"), target = code("target"), targetB64 = code("target_b64"), flags = code("flags"),
-        acl = code("acl"), aclDefault = code("acl_default"), xattrs = code("xattrs"), holes = code("holes"),
-        holesList = code("holes_list"), xxh3 = code("xxh3"), chunks = code("chunks"), list = code("list"),
-        depth = code("depth"), unsettled = code("unsettled"), critical = code("critical")
 
     private static func scan(_ line: UnsafeRawBufferPointer) -> (JSONScanner, Fields)? {
         var scanner = JSONScanner(line)
@@ -188,38 +250,38 @@ package enum EntryCodec {
         while let (key, value) = scanner.nextField(isFirst: isFirst) {
             isFirst = false
             switch code(scanner.slice(key)) {
-            case path: fields.path = value
-            case pathB64: (fields.path, fields.pathIsBase64) = (value, true)
-            case type: fields.type = value
-            case mode: fields.mode = value
-            case uid: fields.uid = value
-            case gid: fields.gid = value
-            case user: fields.user = value
-            case userB64: (fields.user, fields.userIsBase64) = (value, true)
-            case group: fields.group = value
-            case groupB64: (fields.group, fields.groupIsBase64) = (value, true)
-            case size: fields.size = value
-            case mtime: fields.mtime = value
-            case ctime: fields.ctime = value
-            case btime: fields.btime = value
-            case fs: fields.fs = value
-            case ino: fields.ino = value
-            case links: fields.links = value
-            case rdev: fields.rdev = value
-            case target: fields.target = value
-            case targetB64: (fields.target, fields.targetIsBase64) = (value, true)
-            case flags: fields.flags = value
-            case acl: fields.acl = value
-            case aclDefault: fields.aclDefault = value
-            case xattrs: fields.xattrs = value
-            case holes: fields.holes = value
-            case holesList: fields.holesList = value
-            case xxh3: fields.xxh3 = value
-            case chunks: fields.chunks = value
-            case list: fields.list = value
-            case depth: fields.depth = value
-            case unsettled: fields.unsettled = value
-            case critical: fields.critical = value
+            case Key.path: fields.path = value
+            case Key.pathB64: (fields.path, fields.pathIsBase64) = (value, true)
+            case Key.type: fields.type = value
+            case Key.mode: fields.mode = value
+            case Key.uid: fields.uid = value
+            case Key.gid: fields.gid = value
+            case Key.user: fields.user = value
+            case Key.userB64: (fields.user, fields.userIsBase64) = (value, true)
+            case Key.group: fields.group = value
+            case Key.groupB64: (fields.group, fields.groupIsBase64) = (value, true)
+            case Key.size: fields.size = value
+            case Key.mtime: fields.mtime = value
+            case Key.ctime: fields.ctime = value
+            case Key.btime: fields.btime = value
+            case Key.fs: fields.fs = value
+            case Key.ino: fields.ino = value
+            case Key.links: fields.links = value
+            case Key.rdev: fields.rdev = value
+            case Key.target: fields.target = value
+            case Key.targetB64: (fields.target, fields.targetIsBase64) = (value, true)
+            case Key.flags: fields.flags = value
+            case Key.acl: fields.acl = value
+            case Key.aclDefault: fields.aclDefault = value
+            case Key.xattrs: fields.xattrs = value
+            case Key.holes: fields.holes = value
+            case Key.holesList: fields.holesList = value
+            case Key.xxh3: fields.xxh3 = value
+            case Key.chunks: fields.chunks = value
+            case Key.list: fields.list = value
+            case Key.depth: fields.depth = value
+            case Key.unsettled: fields.unsettled = value
+            case Key.critical: fields.critical = value
             default: break
             }
         }
@@ -230,7 +292,7 @@ package enum EntryCodec {
     /// Decodes one line (with or without its LF). Nil where it is not an entry of format 1, or asks for a field this reader lacks.
     package static func read(_ line: UnsafeRawBufferPointer) -> Entry? {
         guard let (scanner, fields) = scan(line) else { return nil }
-        if fields.critical != nil { return nil }
+        if let value = fields.critical, !isKnown(scanner, critical: value) { return nil }
         func text(_ value: JSONScanner.Value?, base64: Bool) -> [UInt8]? {
             guard let value, let text = scanner.text(value) else { return nil }
             return base64 ? text.withUnsafeBytes { Base64.decode($0) } : text
@@ -348,6 +410,18 @@ package enum EntryCodec {
             nodes += ids
         }
         return true
+    }
+
+    private static let known: Set<String> = [
+        "path", "path_b64", "type", "mode", "uid", "gid", "user", "user_b64", "group", "group_b64", "size", "mtime", "ctime",
+        "btime", "fs", "ino", "links", "rdev", "target", "target_b64", "flags", "acl", "acl_default", "xattrs", "holes",
+        "holes_list", "xxh3", "chunks", "list", "depth", "unsettled",
+    ]
+
+    /// Whether every field that a line declares critical is one of format 1.
+    private static func isKnown(_ scanner: JSONScanner, critical: JSONScanner.Value) -> Bool {
+        guard let names = JSONValue(parsing: scanner.slice(critical))?.array else { return false }
+        return names.allSatisfy { $0.string.map(known.contains) ?? false }
     }
 
     /// Inode numbers may use all 64 bits.

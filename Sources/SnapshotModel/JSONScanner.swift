@@ -196,6 +196,30 @@ package struct JSONScanner {
 }
 
 package enum JSONText {
+    /// Whether bytes are a number by RFC 8259: no leading zero, a digit on each side of the point and in the exponent.
+    static func isNumber(_ text: UnsafeRawBufferPointer) -> Bool {
+        var index = 0
+        func digits() -> Int {
+            let start = index
+            while index < text.count, text[index] &- 48 < 10 { index += 1 }
+            return index - start
+        }
+        if index < text.count, text[index] == 0x2D { index += 1 }
+        let first = index
+        let whole = digits()
+        guard whole > 0, whole == 1 || text[first] != 0x30 else { return false }
+        if index < text.count, text[index] == 0x2E {
+            index += 1
+            guard digits() > 0 else { return false }
+        }
+        if index < text.count, text[index] | 0x20 == 0x65 {
+            index += 1
+            if index < text.count, text[index] == 0x2B || text[index] == 0x2D { index += 1 }
+            guard digits() > 0 else { return false }
+        }
+        return index == text.count
+    }
+
     /// Undoes JSON's escapes; nil where one is wrong, or the outcome is not UTF-8.
     package static func unescape(_ raw: UnsafeRawBufferPointer) -> [UInt8]? {
         var out: [UInt8] = []

@@ -1,7 +1,7 @@
 /// A JSON document as a value: for the small records of which a repository holds few. Long lists go through `JSONScanner`.
 ///
 /// Objects keep the order of their fields and the fields nobody asked for, so that a record written anew loses nothing.
-package indirect enum JSONValue: Sendable, Equatable {
+package enum JSONValue: Sendable, Equatable {
     case null
     case bool(Bool)
     case integer(Int64)
@@ -48,6 +48,7 @@ package indirect enum JSONValue: Sendable, Equatable {
             guard let text = scanner.string(value) else { return nil }
             self = .string(text)
         case .number:
+            guard JSONText.isNumber(scanner.slice(value)) else { return nil }
             let text = String(decoding: scanner.slice(value), as: UTF8.self)
             if let integer = Int64(text) { self = .integer(integer) } else { self = .decimal(text) }
         case .literal:

@@ -17,15 +17,23 @@ package struct Timestamp: Hashable, Comparable, Sendable {
     package var nanosecondsSince1970: Int64 {
         let (product, overflow) = seconds.multipliedReportingOverflow(by: 1_000_000_000)
         if overflow { return seconds < 0 ? .min : .max }
-        return product.addingReportingOverflow(Int64(nanoseconds)).partialValue
+        let (sum, isTooLarge) = product.addingReportingOverflow(Int64(nanoseconds))
+        return isTooLarge ? .max : sum
     }
 
     package static func < (left: Timestamp, right: Timestamp) -> Bool {
         left.seconds != right.seconds ? left.seconds < right.seconds : left.nanoseconds < right.nanoseconds
     }
 
+    /// The most that twelve digits tell. Some file systems keep what lies further away; it is written as this.
+    private static let secondsMaximum: Int64 = 999_999_999_999
+
     /// Appends the decimal number of format.md section 1, with quotes.
     package func write(to out: ByteBuffer) {
+        if seconds > Self.secondsMaximum {
+            return Timestamp(seconds: Self.secondsMaximum, nanoseconds: 999_999_999).write(to: out)
+        }
+        if seconds < -Self.secondsMaximum { return Timestamp(seconds: -Self.secondsMaximum).write(to: out) }
         out.append(0x22)
         var whole = seconds
         var fraction = nanoseconds
@@ -63,7 +71,7 @@ package struct Timestamp: Hashable, Comparable, Sendable {
         let start = index
         while index < text.count, text[index] != 0x2E {
             let digit = text[index] &- 48
-            guard digit < 10, index - start < 18 else { return nil }
+            guard digit < 10, index - start < 12 else { return nil }
             whole = whole * 10 + UInt64(digit)
             index += 1
         }

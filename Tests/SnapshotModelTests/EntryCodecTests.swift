@@ -1,4 +1,4 @@
-import SnapshotModel
+@testable import SnapshotModel
 import Testing
 
 @Suite("Manifest lines")
@@ -122,6 +122,14 @@ struct EntryCodecTests {
         let line = "{\"path\":\"/a\",\"type\":\"dir\",\"mode\":\"755\",\"uid\":0,\"gid\":0,\"mtime\":\"0.000000000\",\"ctime\":\"0.000000000\",\"fs\":0,\"ino\":1,\"new\":[{\"a\":\"}]\"}]"
         #expect(Array((line + "}").utf8).withUnsafeBytes { EntryCodec.read($0) } != nil)
         #expect(Array((line + ",\"critical\":[\"new\"]}").utf8).withUnsafeBytes { EntryCodec.read($0) } == nil)
+    }
+
+    @Test("The numbers by which keys are told apart are those of their names")
+    func keyCodes() {
+        for (code, name) in EntryCodec.keyNames {
+            #expect(Array(name.utf8).withUnsafeBytes { EntryCodec.code($0) } == code, "\(name)")
+        }
+        #expect(Set(EntryCodec.keyNames.map(\.code)).count == EntryCodec.keyNames.count)
     }
 
     @Test("Times before 1970 are decimal numbers", arguments: [
