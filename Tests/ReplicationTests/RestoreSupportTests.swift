@@ -14,7 +14,7 @@ import Testing
 /// A repository made by hand, entry by entry and frame by frame, and a place to restore to: what no backup would write can be put
 /// into it, and it is known which frame holds what.
 final class RestoreScratch {
-    let directory = TemporaryDirectory()
+    let directory: TemporaryDirectory
     let store = MemoryStore()
     let repository: Repository
     private(set) var entries: [Entry] = []
@@ -32,12 +32,17 @@ final class RestoreScratch {
     private(set) var index: ChunkIndex?
     private(set) var snapshot: Snapshot?
 
-    init(protection: Repository.Protection = .none) throws {
+    /// - Parameter local: Whether it lies in a directory, and not in memory.
+    init(
+        in directory: TemporaryDirectory = TemporaryDirectory(),
+        protection: Repository.Protection = .none, local: Bool = false
+    ) throws {
+        self.directory = directory
         let directories = HostDirectories(
             configuration: directory.path("etc"), cache: directory.path("cache"),
             state: directory.path("state"))
         repository = try Repository.create(
-            store: store, location: directory.path("repository"), protection: protection,
+            store: local ? try LocalStore.create(at: directory.path("repository")) : store, location: directory.path("repository"), protection: protection,
             now: Timestamp(seconds: 1_700_000_000), directories: directories
         ).repository
     }
