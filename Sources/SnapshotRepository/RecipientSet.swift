@@ -64,6 +64,13 @@ package struct RecipientSet: Sendable {
         self.proofs = proofs
     }
 
+    /// Nobody changes owners so often; a number that could not be counted up would close the repository to changes.
+    static let numberMaximum = 999_999_999
+
+    private static let knownFields: Set<String> = [
+        "batchsync", "kind", "repository", "number", "owners", "host", "config", "created",
+    ]
+
     /// Nil where the bytes are not a recipient set of format 1.
     init?(parsing bytes: [UInt8]) {
         guard let end = bytes.firstIndex(of: 0x0A) else { return nil }
@@ -71,7 +78,8 @@ package struct RecipientSet: Sendable {
         guard let first = JSONValue(parsing: body), let second = JSONValue(parsing: Array(bytes[(end + 1)...])),
             first["batchsync"]?.integer == 1, first["kind"]?.string == "recipients",
             let repository = first["repository"]?.string.flatMap({ RepositoryID($0) }),
-            let number = first["number"]?.count, number > 0,
+            first.unknownCritical(known: Self.knownFields).isEmpty,
+            let number = first["number"]?.count, (1...Self.numberMaximum).contains(number),
             let ownerTexts = first["owners"]?.array?.compactMap(\.string), !ownerTexts.isEmpty,
             let host = first["host"]?.string.flatMap({ try? X25519Recipient(parsing: $0) }),
             let config = first["config"]?.string.flatMap({ RecordID($0) }),

@@ -7,15 +7,20 @@ package struct RepositoryKeys: Sendable {
     let store: any ObjectStore
     let config: RepositoryConfig
     let configDigest: RecordID
+    /// The host key of the open repository: nil before it is known, and without encryption.
+    private let host: HostKey?
 
-    init(store: any ObjectStore, config: RepositoryConfig, configDigest: RecordID) {
+    init(store: any ObjectStore, config: RepositoryConfig, configDigest: RecordID, host: HostKey? = nil) {
+        self.host = host
         self.store = store
         self.config = config
         self.configDigest = configDigest
     }
 
     package init(of repository: Repository) {
-        self.init(store: repository.store, config: repository.config, configDigest: repository.configDigest)
+        self.init(
+            store: repository.store, config: repository.config, configDigest: repository.configDigest,
+            host: repository.access.host)
     }
 
     package func list() throws(RepositoryError) -> [KeyObject] {
@@ -36,12 +41,19 @@ package struct RepositoryKeys: Sendable {
     }
 
     /// Opens the owner's identities with what the user brought.
-    package func owners(_ credential: OwnerCredential, objects: [KeyObject]) throws(RepositoryError) -> [X25519Identity] {
+    ///
+    /// One passphrase may open several objects, such as one left by an `init` that did not get to its end: the one whose identity
+    /// `isWanted` is taken. An object that is damaged does not keep the others from being tried.
+    package func owners(
+        _ credential: OwnerCredential, objects: [KeyObject], isWanted: (X25519Recipient) -> Bool = { _ in true }
+    ) throws(RepositoryError) -> [X25519Identity] {
         switch credential {
         case .none: return []
         case .identities(let identities): return identities
         case .passphrase(let passphrase):
             var tried = 0
+            var unwanted: [X25519Identity]?
+            var damage: RepositoryError?
             for object in objects {
                 guard case .owner = object.role else { continue }
                 tried += 1
@@ -52,11 +64,15 @@ package struct RepositoryKeys: Sendable {
                             bytes,
                             identities: [.scrypt(passphrase: passphrase, maximumWorkFactor: AgeIdentity.defaultMaximumWorkFactor)])
                     }
-                    return try AgeIdentityFile.parse(plain)
+                    let identities = try AgeIdentityFile.parse(plain)
+                    if identities.contains(where: { isWanted($0.recipient) }) { return identities }
+                    unwanted = unwanted ?? identities
                 } catch {
-                    guard error.kind == .noMatchingIdentity else { throw .damaged(object.name, error.description) }
+                    if error.kind != .noMatchingIdentity, damage == nil { damage = .damaged(object.name, error.description) }
                 }
             }
+            if let unwanted { return unwanted }
+            if let damage { throw damage }
             guard tried > 0 else {
                 throw RepositoryError(
                     .wrongKey, "keys/", "no passphrase opens this repository, only identities",
@@ -66,7 +82,8 @@ package struct RepositoryKeys: Sendable {
         }
     }
 
-    /// All recipient sets that parse and belong to this repository, the highest number first.
+    /// All recipient sets that parse and belong to this repository, the highest number first. Once the host key is known, those that it
+    /// did not write are refused as well.
     package func recipientSets(_ objects: [KeyObject]) throws(RepositoryError) -> (sets: [RecipientSet], refused: [String]) {
         var sets: [RecipientSet] = []
         var refused: [String] = []
@@ -78,6 +95,10 @@ package struct RepositoryKeys: Sendable {
                 set.repository == config.repository, set.configDigest == configDigest
             else {
                 refused.append("\(object.name): is not a recipient set of this repository")
+                continue
+            }
+            if let host, !set.isAuthentic(under: host) {
+                refused.append("\(object.name): is forged: nobody with this repository's host key has written it")
                 continue
             }
             sets.append(set)
@@ -107,8 +128,10 @@ package struct RepositoryKeys: Sendable {
         _ credential: OwnerCredential, pinned: HostConfiguration?, acceptUnproven: Bool
     ) throws(RepositoryError) -> RepositoryAccess {
         let objects = try list()
-        let owners = try owners(credential, objects: objects)
         let (sets, refused) = try recipientSets(objects)
+        let owners = try owners(credential, objects: objects) { recipient in
+            sets.contains { $0.owners.contains(recipient) }
+        }
         var notes = refused
         func named(_ set: RecipientSet) -> Bool { owners.contains { set.owners.contains($0.recipient) } }
         var chosen: RecipientSet?
@@ -123,8 +146,12 @@ package struct RepositoryKeys: Sendable {
                 notes.append("keys/recipients-\(set.number): is not proven by the owner's identity that was given")
             }
         }
-        if chosen == nil, let set = sets.first(where: { set in named(set) && !owners.contains { set.hasFalseProof(of: $0) } }) {
-            guard acceptUnproven || pinned?.recipientNumber == set.number && pinned?.owners == set.owners else {
+        func isPinned(_ set: RecipientSet) -> Bool {
+            pinned?.recipientNumber == set.number && pinned?.owners == set.owners && pinned?.identity.recipient == set.host
+        }
+        let unproven = sets.filter { set in named(set) && !owners.contains { set.hasFalseProof(of: $0) } }
+        if chosen == nil, let set = unproven.first(where: isPinned) ?? unproven.first {
+            guard acceptUnproven || isPinned(set) else {
                 throw RepositoryError(
                     .notProven, "keys/recipients-\(set.number)",
                     "sender not proven: no owner has confirmed this repository's keys yet (fingerprint \(set.fingerprint))",
@@ -148,8 +175,13 @@ package struct RepositoryKeys: Sendable {
                 "is older than set \(pinned.recipientNumber), which this host has pinned: the repository has been rolled back",
                 remedy: "compare with another copy of the repository")
         }
+        if let pinned, pinned.identity.recipient != set.host {
+            throw RepositoryError(
+                .notProven, "keys/recipients-\(set.number)", "names another host key than the one that this host has pinned",
+                remedy: "somebody may have replaced it: compare keys/ with another copy of the repository")
+        }
         let host: HostKey
-        if let pinned, pinned.identity.recipient == set.host {
+        if let pinned {
             host = HostKey(identity: pinned.identity, repository: config.repository)
         } else if let found = try hostKey(for: set.host, owners: owners, objects: objects) {
             host = found
@@ -222,7 +254,9 @@ package struct RepositoryKeys: Sendable {
         guard case .owner = object.role else {
             throw RepositoryError(.refused, object.name, "cannot be removed: every reader needs it")
         }
-        guard owners.count > 1 || hasIdentityFile else {
+        // One that is damaged opens nothing, so it is no reason to let another go.
+        let remaining = owners.filter { $0 != object && (try? readChecked($0)) != nil }
+        guard !remaining.isEmpty || hasIdentityFile else {
             throw RepositoryError(
                 .refused, object.name, "is the last key that opens this repository",
                 remedy: "add another passphrase first: 'batchsync key add --passphrase'")
