@@ -77,7 +77,8 @@ package enum LocalFile {
     /// Makes a directory and what it stands in, for this user alone.
     package static func makeDirectory(_ path: String) throws(RepositoryError) {
         let made = csys_mkdirat(AT_FDCWD, path, 0o700)
-        if made == 0 || made == -EEXIST { return }
+        if made == 0 { return try syncDirectory(parent(path)) }
+        if made == -EEXIST { return }
         guard made == -ENOENT, path.contains("/") else { throw failure(path, "make the directory", made) }
         try makeDirectory(parent(path))
         let again = csys_mkdirat(AT_FDCWD, path, 0o700)
@@ -158,6 +159,29 @@ package struct HostDirectories: Sendable {
         configuration = place("BATCHSYNC_CONFIG_DIR", root: "/etc/batchsync", xdg: "XDG_CONFIG_HOME", fallback: ".config")
         cache = place("BATCHSYNC_CACHE_DIR", root: "/var/cache/batchsync", xdg: "XDG_CACHE_HOME", fallback: ".cache")
         state = place("BATCHSYNC_STATE_DIR", root: "/var/lib/batchsync", xdg: "XDG_STATE_HOME", fallback: ".local/state")
+    }
+
+    /// Where this host notes that the repository at `location` was an encrypted one.
+    func encryptionPath(_ location: String) -> String {
+        var place = location
+        if let resolved = realpath(location, nil) {
+            place = String(cString: resolved)
+            free(resolved)
+        }
+        let digest: RecordID = Authentication.digest(Array(place.utf8))
+        return "\(configuration)/encrypted/\(digest)"
+    }
+
+    /// Notes whether the repository at `location` is encrypted, so that whoever has the store cannot say otherwise later.
+    /// A note that cannot be written is none: only the place of the host's keys has to be writable, and only once.
+    func noteEncryption(at location: String, isEncrypted: Bool) {
+        guard !configuration.isEmpty else { return }
+        let path = encryptionPath(location)
+        if !isEncrypted {
+            LocalFile.remove(path)
+        } else if !LocalFile.exists(path) {
+            try? LocalFile.write(Array((location + "\n").utf8), to: path)
+        }
     }
 
     package func hostKeyPath(_ repository: RepositoryID) -> String { "\(configuration)/keys/\(repository).json" }

@@ -123,6 +123,14 @@ package final class Repository: Sendable {
         try put(Recovery.page, at: RepositoryLayout.recoverPage, in: store)
         try put(Recovery.program, at: RepositoryLayout.recoverProgram, in: store)
         try put(configBytes, at: RepositoryLayout.config, in: store)
+        // Two that make a repository here at once write the same number of bytes, which a store may take for one put sent twice.
+        let kept = try stored { () throws(StorageError) in try store.get(RepositoryLayout.config, maximumBytes: 1 << 20) }
+        guard kept == configBytes else {
+            if let hostKeyPath { LocalFile.remove(hostKeyPath) }
+            throw RepositoryError(
+                .exists, location, "somebody else has made a repository here at the same time", remedy: "use that one")
+        }
+        directories.noteEncryption(at: location, isEncrypted: isEncrypted)
         let repository = Repository(
             store: store, location: location, config: config, configDigest: configDigest, access: access,
             directories: directories)
@@ -171,13 +179,21 @@ package final class Repository: Sendable {
         acceptUnproven: Bool = false, directories: HostDirectories
     ) throws(RepositoryError) -> Repository {
         let (config, digest) = try readConfig(store: store, location: location)
+        let path = directories.hostKeyPath(config.repository)
         guard config.isEncrypted else {
+            // Whoever has the store could say so in order to be sent everything in clear.
+            let known = LocalFile.exists(path) ? path : directories.encryptionPath(location)
+            guard !LocalFile.exists(known) else {
+                throw RepositoryError(
+                    .notProven, "config.json", "says that the repository at \(location) is not encrypted, but this host knows it encrypted",
+                    remedy: "somebody may have replaced it: compare with a copy"
+                        + (known == path ? "" : "; if you have put another repository there yourself, remove \(known)"))
+            }
             return Repository(
                 store: store, location: location, config: config, configDigest: digest,
                 access: RepositoryAccess(host: nil, owners: [], recipients: [], recipientNumber: 0, notes: []),
                 directories: directories)
         }
-        let path = directories.hostKeyPath(config.repository)
         var pinned: HostConfiguration?
         if let bytes = try LocalFile.read(path, maximumBytes: 1 << 20) {
             let found = try HostConfiguration(parsing: bytes, path: path)
@@ -205,6 +221,7 @@ package final class Repository: Sendable {
                 .noHostKey, location, "this host has no key for the repository (\(path) is missing)",
                 remedy: "on a machine with the owner's key run 'batchsync key export --host', and 'batchsync key accept FILE' here")
         }
+        directories.noteEncryption(at: location, isEncrypted: true)
         return Repository(
             store: store, location: location, config: config, configDigest: digest, access: access,
             directories: directories)
@@ -286,6 +303,20 @@ package final class Repository: Sendable {
         }
     }
 
+    private static let headerMaximumBytes = 4096
+
+    /// Refuses what declares a field critical that this release does not know.
+    private static func checkCritical(
+        _ value: JSONValue, known: Set<String>, _ key: String
+    ) throws(RepositoryError) {
+        let unknown = value.unknownCritical(known: known)
+        guard unknown.isEmpty else {
+            throw RepositoryError(
+                .newerFormat, key, "uses \(unknown.joined(separator: ", ")), which this release does not know",
+                remedy: "use a newer release of batchsync")
+        }
+    }
+
     /// Opens the bytes of a record: name, seal, length, authenticity, in that order. What comes back is the payload.
     package func openRecord(_ name: RecordName, bytes: [UInt8]) throws(RepositoryError) -> [UInt8] {
         let key = layout.record(name).text
@@ -301,15 +332,21 @@ package final class Repository: Sendable {
         } catch {
             throw .damaged(key, error.description)
         }
-        guard let end = plain.firstIndex(of: 0x0A), let header = JSONValue(parsing: Array(plain[..<end])) else {
+        // Nothing has been authenticated yet: no more is parsed than a header can take.
+        guard let end = plain.prefix(Self.headerMaximumBytes).firstIndex(of: 0x0A),
+            let header = JSONValue(parsing: Array(plain[..<end]))
+        else {
             throw .damaged(key, "has no header line")
         }
-        guard let version = header["batchsync"]?.integer else { throw .damaged(key, "its header states no format") }
+        guard let version = header["batchsync"]?.integer, version > 0 else {
+            throw .damaged(key, "its header states no format")
+        }
         guard version <= RepositoryConfig.formatVersion else {
             throw RepositoryError(
                 .newerFormat, key, "was written in format \(version), this release reads up to \(RepositoryConfig.formatVersion)",
                 remedy: "use a newer release of batchsync")
         }
+        try Self.checkCritical(header, known: ["batchsync", "kind", "repository", "mac"], key)
         guard header["kind"]?.string == name.type.rawValue, header["repository"]?.string == config.repository.description
         else { throw .damaged(key, "belongs elsewhere: its header names another kind of record, or another repository") }
         let payload = Array(plain[(end + 1)...])
@@ -335,9 +372,16 @@ package final class Repository: Sendable {
         return try openRecord(name, bytes: bytes)
     }
 
+    /// The object in a record: nothing in it is critical and unknown, and its time agrees with its name.
     package func readJSON(_ name: RecordName) throws(RepositoryError) -> JSONValue {
         let payload = try readRecord(name)
-        guard let value = JSONValue(parsing: payload) else { throw .damaged(layout.record(name).text, "is not JSON") }
+        let key = layout.record(name).text
+        guard let value = JSONValue(parsing: payload), value.fields != nil else { throw .damaged(key, "is not a JSON object") }
+        try Self.checkCritical(value, known: name.type.knownFields, key)
+        guard let time = value["time"]?.timestamp else { throw .damaged(key, "states no time") }
+        guard time.compactUTC == name.utc else {
+            throw .damaged(key, "its name says \(name.utc), its content \(time.compactUTC): it has been renamed")
+        }
         return value
     }
 

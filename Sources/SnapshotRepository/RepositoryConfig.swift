@@ -37,6 +37,12 @@ package struct RepositoryConfig: Sendable, Equatable {
         ]).bytes + [0x0A]
     }
 
+    private static let knownFields: Set<String> = [
+        "batchsync", "kind", "repository", "created", "encryption", "chunker", "grace_seconds",
+    ]
+    /// A hundred years: what is counted in nanoseconds stays countable.
+    private static let graceMaximumSeconds = 100 * 366 * 86_400
+
     init(parsing bytes: [UInt8]) throws(RepositoryError) {
         func bad(_ what: String) -> RepositoryError {
             RepositoryError(
@@ -52,13 +58,19 @@ package struct RepositoryConfig: Sendable, Equatable {
                 .newerFormat, "config.json", "the repository has format \(version), this release reads up to \(Self.formatVersion)",
                 remedy: "use the release that made the repository, or a newer one")
         }
+        let unknown = value.unknownCritical(known: Self.knownFields)
+        guard unknown.isEmpty else {
+            throw RepositoryError(
+                .newerFormat, "config.json", "uses \(unknown.joined(separator: ", ")), which this release does not know",
+                remedy: "use the release that made the repository, or a newer one")
+        }
         guard version == 1, let id = value["repository"]?.string.flatMap({ RepositoryID($0) }),
             let created = value["created"]?.timestamp, let encryption = value["encryption"]?.string,
             let chunker = value["chunker"], chunker["algorithm"]?.string == "fastcdc-2",
             let minimum = chunker["minimum"]?.count, let average = chunker["average"]?.count,
             let maximum = chunker["maximum"]?.count,
             let parameters = ChunkerParameters(minimum: minimum, average: average, maximum: maximum),
-            let grace = value["grace_seconds"]?.count
+            let grace = value["grace_seconds"]?.count, grace <= Self.graceMaximumSeconds
         else { throw bad("lacks a field of format 1, or has a value out of range") }
         guard encryption == "age" || encryption == "none" else { throw bad("names an unknown encryption '\(encryption)'") }
         self.init(

@@ -36,19 +36,26 @@ package struct RepositoryError: Error, Sendable, CustomStringConvertible {
     /// What to do next; empty where there is nothing to say.
     package let remedy: String
     package let isTransient: Bool
+    /// The store has no such object: it was deleted, or never there.
+    package let isMissing: Bool
 
-    package init(_ kind: Kind, _ subject: String, _ message: String, remedy: String = "", isTransient: Bool = false) {
+    package init(
+        _ kind: Kind, _ subject: String, _ message: String, remedy: String = "", isTransient: Bool = false, isMissing: Bool = false
+    ) {
         self.kind = kind
         self.subject = subject
         self.message = message
         self.remedy = remedy
         self.isTransient = isTransient
+        self.isMissing = isMissing
     }
 
     package var description: String { subject.isEmpty ? message : "\(subject): \(message)" }
 
     static func storage(_ error: StorageError) -> RepositoryError {
-        RepositoryError(.storage, "", error.description, remedy: error.remedy, isTransient: error.isTransient)
+        RepositoryError(
+            .storage, "", error.description, remedy: error.remedy, isTransient: error.isTransient,
+            isMissing: error.kind == .notFound)
     }
 
     static func damaged(_ subject: String, _ message: String) -> RepositoryError {

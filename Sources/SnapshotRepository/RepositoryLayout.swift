@@ -21,6 +21,19 @@ package enum RecordType: String, Sendable, CaseIterable {
     /// Bytes of plaintext above which a reader refuses (format.md section 13).
     var maximumBytes: Int { self == .index ? 1 << 30 : 64 << 20 }
     var isLines: Bool { self == .index }
+
+    /// The fields that this release knows in the payload (format.md sections 10 and 11).
+    var knownFields: Set<String> {
+        switch self {
+        case .index: []
+        case .snapshot: Snapshot.knownFields
+        case .run: ["time", "host", "run", "sequence", "started", "roots", "bundles", "uses", "segments"]
+        case .condemned: ["time", "host", "state", "bundles", "index", "records", "snapshots"]
+        case .forgotten: ["time", "host", "snapshots", "restored"]
+        case .verified: ["time", "host", "bundles"]
+        case .mark: ["time", "host", "snapshot", "add", "remove", "pin", "description"]
+        }
+    }
 }
 
 /// The name of a record: when it was made (index records carry no time) and the SHA-256 of its bytes.

@@ -168,7 +168,7 @@ package struct Snapshot: Sendable {
         return .object(fields)
     }
 
-    private static let knownFields: Set<String> = [
+    static let knownFields: Set<String> = [
         "time", "host", "roots", "tags", "description", "program", "options", "file_systems", "manifest", "statistics",
         "problems", "seen",
     ]
