@@ -118,16 +118,18 @@ package enum IndexCodec {
         into receiver: inout some Receiver
     ) -> Bool {
         guard line.count > 4 else { return false }
-        // The second character of the first key tells the kinds apart without reading the whole line twice.
+        // The first key tells the long lines apart without reading them twice.
         var scanner = JSONScanner(line)
-        guard scanner.enter(0x7B), let (key, value) = scanner.nextField(isFirst: true) else { return false }
-        let name = scanner.slice(key)
-        if isNamed(name, "frame") {
-            return readFrame(scanner, value, bundle: current, frameEnd: &frameEnd, into: &receiver)
+        guard scanner.enter(0x7B), let (key, _) = scanner.nextField(isFirst: true) else { return false }
+        if isNamed(scanner.slice(key), "frame") {
+            return readFrame(line, bundle: current, frameEnd: &frameEnd, into: &receiver)
         }
         guard let document = JSONValue(parsing: line) else { return false }
-        guard document.unknownCritical(known: ["bundle", "kind", "size", "plain", "md5", "segment", "bundles"]).isEmpty
+        guard document.unknownCritical(known: ["bundle", "kind", "size", "plain", "md5", "segment", "bundles", "frame", "xxh3", "chunks"]).isEmpty
         else { return false }
+        if document["frame"] != nil {
+            return readFrame(line, bundle: current, frameEnd: &frameEnd, into: &receiver)
+        }
         if document["bundle"] != nil {
             guard let id = document["bundle"]?.string.flatMap({ BundleID($0) }),
                 let kind = document["kind"]?.string.flatMap({ BundleKind(name: $0) }),
@@ -159,42 +161,50 @@ package enum IndexCodec {
         Memory.equal(name, UnsafeRawBufferPointer(start: text.utf8Start, count: text.utf8CodeUnitCount))
     }
 
+    /// What a frame of format 1 can take compressed: the largest raw frame, were it stored as it is, and some.
+    private static let frameLengthMaximum: UInt64 = 17 << 20
+
     private static func readFrame(
-        _ outer: JSONScanner, _ place: JSONScanner.Value, bundle: IndexedBundle?, frameEnd: inout Int,
-        into receiver: inout some Receiver
+        _ line: UnsafeRawBufferPointer, bundle: IndexedBundle?, frameEnd: inout Int, into receiver: inout some Receiver
     ) -> Bool {
-        var scanner = outer
-        guard let bundle, place.kind == .array else { return false }
-        var numbers: (Int, Int, Int) = (0, 0, 0)
+        var scanner = JSONScanner(line)
+        var place: JSONScanner.Value?
+        var fingerprint: Fingerprint?
+        var chunks: JSONScanner.Value?
+        var isFirst = true
+        guard scanner.enter(0x7B) else { return false }
+        while let (key, value) = scanner.nextField(isFirst: isFirst) {
+            isFirst = false
+            let name = scanner.slice(key)
+            if isNamed(name, "frame") {
+                place = value
+            } else if isNamed(name, "xxh3"), value.kind == .text {
+                fingerprint = Fingerprint(hex: scanner.slice(value))
+            } else if isNamed(name, "chunks"), value.kind == .array {
+                chunks = value
+            } else if isNamed(name, "critical") {
+                let names = JSONValue(parsing: scanner.slice(value))?.array?.compactMap(\.string)
+                guard let names, names.allSatisfy(["frame", "xxh3", "chunks"].contains) else { return false }
+            }
+        }
+        guard !scanner.isBroken, scanner.isAtEnd(), let place, place.kind == .array, let fingerprint, let chunks, let bundle
+        else { return false }
         var inner = JSONScanner(scanner.bytes, at: place.start)
         guard inner.enter(0x5B), let first = inner.nextElement(isFirst: true).flatMap({ inner.integer($0) }),
             let second = inner.nextElement(isFirst: false).flatMap({ inner.integer($0) }),
             let third = inner.nextElement(isFirst: false).flatMap({ inner.integer($0) }),
             inner.nextElement(isFirst: false) == nil, !inner.isBroken,
-            first <= bundle.plain, second <= bundle.plain, third <= 16 << 20
+            first <= bundle.plain, second > 0, second <= frameLengthMaximum, third <= 16 << 20
         else { return false }
-        numbers = (Int(first), Int(second), Int(third))
-        guard numbers.0 >= frameEnd, numbers.1 > 0, numbers.0 + numbers.1 <= bundle.plain else { return false }
-        var fingerprint: Fingerprint?
-        var chunks: JSONScanner.Value?
-        while let (key, value) = scanner.nextField(isFirst: false) {
-            let name = scanner.slice(key)
-            if isNamed(name, "xxh3"), value.kind == .text {
-                fingerprint = Fingerprint(hex: scanner.slice(value))
-            } else if isNamed(name, "chunks"), value.kind == .array {
-                chunks = value
-            } else if isNamed(name, "critical") {
-                return false
-            }
-        }
-        guard !scanner.isBroken, let fingerprint, let chunks else { return false }
+        let numbers = (Int(first), Int(second), Int(third))
+        guard numbers.0 >= frameEnd, numbers.1 <= bundle.plain - numbers.0 else { return false }
         frameEnd = numbers.0 + numbers.1
         receiver.frame(IndexedFrame(offset: numbers.0, length: numbers.1, raw: numbers.2, fingerprint: fingerprint))
         var list = JSONScanner(scanner.bytes, at: chunks.start)
         guard list.enter(0x5B) else { return false }
-        var isFirst = true
-        while let element = list.nextElement(isFirst: isFirst) {
-            isFirst = false
+        var isFirstChunk = true
+        while let element = list.nextElement(isFirst: isFirstChunk) {
+            isFirstChunk = false
             guard element.kind == .array else { return false }
             var triple = JSONScanner(scanner.bytes, at: element.start)
             guard triple.enter(0x5B), let idValue = triple.nextElement(isFirst: true), idValue.kind == .text,

@@ -10,7 +10,10 @@ package final class ManifestReader {
         self.fetcher = fetcher
     }
 
-    private static let limitForNodes = 16 << 20
+    /// Most children on one level, of a manifest or of a file's list: a forged tree whose nodes name one node again and again
+    /// must not take all memory. Above what half a trillion bytes of manifest, or sixteen trillion of a file, come to.
+    private static let segmentsMaximum = 4 << 20
+    private static let chunksMaximum = 64 << 20
 
     /// The segments of the manifest in order; where `below` is given, only those that can hold it or what lies below it.
     package func segments(below path: [UInt8]? = nil) throws(RepositoryError) -> [ManifestChild] {
@@ -25,6 +28,9 @@ package final class ManifestReader {
                     throw .damaged("manifest node \(id)", "is not a node of format 1")
                 }
                 children += read
+                guard children.count <= Self.segmentsMaximum else {
+                    throw .damaged("manifest of snapshot \(snapshot.id.short)", "has more segments than a manifest can have")
+                }
             }
             if let path { children = Self.narrow(children, to: path) }
             level = children.map(\.id)
@@ -98,6 +104,9 @@ package final class ManifestReader {
                     throw .damaged("list node \(id)", "is not a node of format 1")
                 }
                 next += read
+                guard next.count <= Self.chunksMaximum else {
+                    throw .damaged("list of \(UTF8Text.display(entry.path))", "has more chunks than a file can have")
+                }
             }
             ids = next
             depth -= 1
@@ -122,7 +131,10 @@ package final class ManifestReader {
     /// The problems that the run named.
     package func problems() throws(RepositoryError) -> [SnapshotProblem] {
         let joined = ByteBuffer(capacity: 64 << 10)
-        for id in snapshot.problemIDs { joined.append(try fetcher.chunk(id)) }
+        for id in snapshot.problemIDs {
+            joined.append(try fetcher.chunk(id))
+            guard joined.count <= 1 << 30 else { throw .damaged("chunk \(id)", "makes a list of problems too long") }
+        }
         guard let problems = SnapshotProblem.read(joined.bytes) else {
             throw .damaged("problems of snapshot \(snapshot.id.short)", "are not lines of format 1")
         }

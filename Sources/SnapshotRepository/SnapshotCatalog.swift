@@ -23,7 +23,7 @@ package struct SnapshotCatalog: Sendable {
                 snapshots.append(try Snapshot(name: name, json: value, key: repository.recordKey(name)))
             } catch {
                 // Deleted between the listing and the reading: it is not there.
-                if error.kind == .storage, error.message.contains("not found") { continue }
+                if error.isMissing { continue }
                 damaged.append(error)
             }
         }
@@ -41,8 +41,7 @@ package struct SnapshotCatalog: Sendable {
             let snapshot = snapshots[position]
             let unseen = condemned.bundlesDeletedUnseen(by: snapshot)
             guard !unseen.isEmpty else { continue }
-            let need = index.need(of: snapshot)
-            snapshots[position].isIncomplete = !need.bundles.isDisjoint(with: unseen)
+            snapshots[position].isIncomplete = index.lacks(snapshot, without: unseen)
         }
     }
 
@@ -116,7 +115,10 @@ package struct SnapshotCatalog: Sendable {
         guard bytes.count >= 10, bytes[4] == 0x2D, bytes[7] == 0x2D, let year = number(0, 4), let month = number(5, 2),
             let day = number(8, 2), (1...12).contains(month), (1...31).contains(day)
         else { return nil }
+        // What the calendar does not have, such as 30 February, would count on into the next month.
+        let isDate = Timestamp(year: year, month: month, day: day).civil.day == day
         if bytes.count == 10 {
+            guard isDate else { return nil }
             return Timestamp(
                 seconds: Timestamp(year: year, month: month, day: day, hour: 23, minute: 59, second: 59).seconds,
                 nanoseconds: 999_999_999)
@@ -133,6 +135,34 @@ package struct SnapshotCatalog: Sendable {
         }
         guard bytes.count == rest || bytes.count == rest + 1 && bytes[rest] == 0x5A else { return nil }
         let whole = Timestamp(year: year, month: month, day: day, hour: hour, minute: minute, second: second)
+        guard isDate else { return nil }
         return Timestamp(seconds: whole.seconds, nanoseconds: 999_999_999)
+    }
+}
+
+extension ChunkIndex {
+    /// Whether a snapshot can no longer be whole once `gone` has gone: a top node lies in nothing else, or each of its lines names
+    /// some of it (format.md section 11). One line without is enough.
+    func lacks(_ snapshot: Snapshot, without gone: Set<BundleID>) -> Bool {
+        for id in snapshot.topIDs {
+            let holders = locations(id)
+            if !holders.isEmpty, holders.allSatisfy({ gone.contains($0.bundle) }) { return true }
+            let lines = alternatives(ofSegment: id)
+            if !lines.isEmpty, lines.allSatisfy({ !gone.isDisjoint(with: $0) }) { return true }
+        }
+        return false
+    }
+
+    /// What each line for a segment or node says, in no particular order.
+    func alternatives(ofSegment id: ChunkID) -> [[BundleID]] {
+        var lines: [[BundleID]] = []
+        for table in tables {
+            guard var index = table.findSegment(id) else { continue }
+            while index < table.counts.segments, table.segmentID(index) == id {
+                lines.append(table.segment(index).map { table.bundleID($0) })
+                index += 1
+            }
+        }
+        return lines
     }
 }
