@@ -75,23 +75,43 @@ package struct JSONScanner {
     }
 
     private mutating func text() -> Value? {
-        guard take(0x22) else { return nil }
+        guard take(0x22), let base = bytes.baseAddress else { return nil }
         let start = position
+        let end = bytes.count
+        var at = start
         var hasEscapes = false
-        while position < bytes.count {
-            let byte = bytes[position]
+        while at < end {
+            // Eight bytes at once as long as none of them is a quote, a backslash or a control character.
+            while at + 8 <= end {
+                let word = base.loadUnaligned(fromByteOffset: at, as: UInt64.self)
+                if Self.holdsSpecial(word) { break }
+                at += 8
+            }
+            guard at < end else { break }
+            let byte = base.load(fromByteOffset: at, as: UInt8.self)
             if byte == 0x22 {
-                position += 1
-                return Value(kind: .text, start: start, end: position - 1, hasEscapes: hasEscapes)
+                position = at + 1
+                return Value(kind: .text, start: start, end: at, hasEscapes: hasEscapes)
             }
             if byte < 0x20 { return nil }
             if byte == 0x5C {
                 hasEscapes = true
-                position += 1
+                at += 1
             }
-            position += 1
+            at += 1
         }
         return nil
+    }
+
+    /// Whether one of the eight bytes is `"`, `\` or below 0x20 (the classic test for a zero byte, three times).
+    @inline(__always)
+    private static func holdsSpecial(_ word: UInt64) -> Bool {
+        let ones: UInt64 = 0x0101_0101_0101_0101
+        let highs: UInt64 = 0x8080_8080_8080_8080
+        let quote = word ^ (ones &* 0x22)
+        let slash = word ^ (ones &* 0x5C)
+        let found = ((quote &- ones) & ~quote) | ((slash &- ones) & ~slash) | ((word &- ones &* 0x20) & ~word)
+        return found & highs != 0
     }
 
     package mutating func value() -> Value? {
