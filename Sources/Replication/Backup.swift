@@ -25,7 +25,7 @@ package final class Backup {
     package func run() throws(ReplicationError) -> BackupReport {
         var attempt = 1
         while true {
-            let run = try BackupRun(self)
+            let run = try BackupRun(self, isRepeated: attempt > 1)
             do throws(ReplicationError) {
                 return try run.perform()
             } catch {
@@ -61,7 +61,7 @@ final class BackupRun {
     private let roots: [[UInt8]]
     private var notes: [String] = []
 
-    init(_ backup: Backup) throws(ReplicationError) {
+    init(_ backup: Backup, isRepeated: Bool) throws(ReplicationError) {
         self.backup = backup
         repository = backup.repository
         options = backup.options
@@ -84,7 +84,7 @@ final class BackupRun {
         let left = options.dryRun ? (bundles: [], paths: []) : RunJournal.leftBehind(repository)
         journalPaths = left.paths
         // A directory is listed in no time, and then a bundle that somebody deleted is missed before it is relied on.
-        let wantsListing = repository.isLocalStore || !left.bundles.isEmpty
+        let wantsListing = isRepeated || repository.isLocalStore || !left.bundles.isEmpty
         let listed = try lifted { wantsListing ? try repository.listBundles() : nil }
         let condemned = condemned
         let index = try lifted { try ChunkIndex.load(repository, condemned: condemned, listed: listed) }
@@ -115,8 +115,13 @@ final class BackupRun {
         let lease = Lease(
             repository: repository, index: runIndex, run: run, began: began, host: options.host, roots: roots,
             seconds: options.checkpointSeconds)
+        defer { lease.unfollow() }
         var contentSink: BundleSink?
         var manifestSink: BundleSink?
+        defer {
+            contentSink?.close()
+            manifestSink?.close()
+        }
         if let journal {
             contentSink = BundleSink(
                 repository, index: runIndex, kind: .content, journal: journal,
@@ -190,9 +195,8 @@ final class BackupRun {
         pass.fileSystems = pass.previous?.fileSystems ?? []
         let draft = ManifestDraft(
             path: cache.draftPath, previousBody: pass.previous == nil ? nil : bodyPath, isActive: !options.dryRun)
-        lease.draft = draft
         let manifest = ManifestWriter(index: runIndex, chunks: chunks, draft: draft)
-        lease.manifest = manifest
+        lease.follow(manifest, draft: draft)
         let workers = ContentWorkers(
             .init(
                 index: runIndex, sink: contentSink, chunks: chunks, manifest: manifest,
@@ -323,7 +327,8 @@ final class BackupRun {
             (try CondemnedView.load(repository, damaged: &damaged), try repository.listBundles())
         }
         if let first = damaged.first { throw ReplicationError(first) }
-        for id in need where fresh.bundles.contains(id) || listed[id] == nil {
+        let sizes = runIndex.sizes(of: need)
+        for id in need where fresh.bundles.contains(id) || listed[id] == nil || listed[id] != sizes[id] {
             mustRepeat = true
             throw ReplicationError(
                 .other, repository.bundleKey(id), "was condemned or removed while the run went on; nothing was committed")

@@ -52,9 +52,12 @@ final class BundleSink: @unchecked Sendable {
         thread = WorkThread { [unowned self] in storeAll() }
     }
 
-    deinit {
+    /// Stores what is waiting and ends the storing thread. Without it both stay for ever, and with them the journal, whose lock says that
+    /// its run is alive: a thread at work keeps its object.
+    func close() {
         queue.change { $0.isClosed = true }
         thread?.join()
+        thread = nil
     }
 
     /// Seals one frame into the current bundle. The frame's bytes may be used again when this returns.

@@ -5,20 +5,22 @@ import Synchronization
 
 /// Checkpoint and lease of a run: what it has stored becomes part of the index while it goes on, and prune is told what it uses.
 final class Lease: @unchecked Sendable {
-    // Sendable: `draft` and `manifest` are set before the first bundle; the rest is under `state`.
+    // Sendable: everything that changes is under `state` or `current`.
     private struct State {
         var record: RunRecord
-        var name: RecordName?
         var last: Int64
         var bytes = 0
+        var draft: ManifestDraft?
+        var manifest: ManifestWriter?
     }
 
     private let repository: Repository
     private let index: RunIndex
     private let seconds: Int
     private let state: Mutex<State>
-    var draft: ManifestDraft?
-    var manifest: ManifestWriter?
+    /// The name of the record that lies in the store. Held while it is renewed: two threads renewing at once would each replace the same
+    /// one, and one of theirs would stay behind.
+    private let current = Mutex<RecordName?>(nil)
 
     init(
         repository: Repository, index: RunIndex, run: String, began: Timestamp, host: String, roots: [[UInt8]], seconds: Int
@@ -28,6 +30,24 @@ final class Lease: @unchecked Sendable {
         self.seconds = seconds
         state = Mutex(
             State(record: RunRecord(run: run, started: began, host: host, roots: roots), last: HostClock.monotonic))
+    }
+
+    /// Whose progress checkpoints tell of from now on.
+    func follow(_ manifest: ManifestWriter, draft: ManifestDraft) {
+        state.withLock {
+            $0.manifest = manifest
+            $0.draft = draft
+        }
+    }
+
+    /// Lets go of the manifest, whose sinks refer back to this object: otherwise neither they nor the journal would ever be closed.
+    func unfollow() {
+        // What is released here may wait for a thread that wants `state`: not under the lock.
+        let released = state.withLock { state in
+            defer { (state.manifest, state.draft) = (nil, nil) }
+            return (state.manifest, state.draft)
+        }
+        withExtendedLifetime(released) {}
     }
 
     /// A bundle has become durable.
@@ -52,23 +72,21 @@ final class Lease: @unchecked Sendable {
     }
 
     private func checkpoint() throws {
-        state.withLock {
-            $0.last = HostClock.monotonic
-            $0.bytes = 0
+        try current.withLock { name in
+            try flushIndex()
+            var record = state.withLock { state in
+                state.last = HostClock.monotonic
+                state.bytes = 0
+                state.draft?.requestSynchronisation()
+                state.record.sequence += 1
+                state.record.segments = state.manifest?.segmentIDs ?? []
+                return state.record
+            }
+            record.bundles = index.madeBundles
+            record.uses = index.usedBundles
+            name = try record.store(
+                in: repository, time: Timestamp(nanosecondsSince1970: HostClock.now), replacing: name)
         }
-        try flushIndex()
-        draft?.requestSynchronisation()
-        var (record, old) = state.withLock { state in
-            state.record.sequence += 1
-            return (state.record, state.name)
-        }
-        record.bundles = index.madeBundles
-        record.uses = index.usedBundles
-        record.segments = manifest?.segmentIDs ?? []
-        let name = try record.store(
-            in: repository, time: Timestamp(nanosecondsSince1970: HostClock.now), replacing: old)
-        old = name
-        state.withLock { $0.name = name }
     }
 
     /// Puts what is durable and not yet indexed into an index record.
@@ -80,7 +98,7 @@ final class Lease: @unchecked Sendable {
 
     /// The run has committed or given up its claim.
     func end() {
-        guard let name = state.withLock({ $0.name }) else { return }
+        guard let name = current.withLock({ $0 }) else { return }
         try? repository.deleteRecord(name)
     }
 }

@@ -10,6 +10,8 @@ package final class RunIndex: Sendable {
         var chunks: [ChunkID: UInt32] = [:]
         /// Ordinal → name, once the bundle is stored.
         var bundles: [BundleID?] = []
+        /// Stored bytes of those that are stored.
+        var sizes: [BundleID: Int] = [:]
         /// Segments whose line has not been written yet.
         var waiting: [Segment] = []
         /// Bundles of segments that this run has described, for the nodes above them.
@@ -77,6 +79,7 @@ package final class RunIndex: Sendable {
     package func stored(_ bundle: SealedBundle, as ordinal: UInt32) {
         state.withLock { state in
             state.bundles[Int(ordinal)] = bundle.id
+            state.sizes[bundle.id] = bundle.size
             state.sealed.append(bundle)
         }
     }
@@ -85,6 +88,7 @@ package final class RunIndex: Sendable {
     package func adopt(_ bundle: SealedBundle) {
         state.withLock { state in
             state.bundles.append(bundle.id)
+            state.sizes[bundle.id] = bundle.size
             let ordinal = UInt32(state.bundles.count - 1)
             for frame in bundle.frames {
                 for chunk in frame.chunks where state.chunks[chunk.id] == nil { state.chunks[chunk.id] = ordinal }
@@ -247,6 +251,13 @@ package final class RunIndex: Sendable {
             }
             return used.sorted()
         }
+    }
+
+    /// Stored bytes of these bundles, as the index tells or as this run has stored them.
+    package func sizes(of bundles: Set<BundleID>) -> [BundleID: Int] {
+        var sizes = state.withLock { $0.sizes }
+        for bundle in stored.bundles where bundles.contains(bundle.id) { sizes[bundle.id] = bundle.size }
+        return sizes
     }
 
     /// Bundles that this run has stored so far.
