@@ -123,6 +123,24 @@ let package = Package(
             dependencies: ["BundleFormat", "SnapshotModel", "AgeEncryption", "CLibZstd"],
             swiftSettings: strict),
         .testTarget(
+            name: "SnapshotRepositoryTests",
+            dependencies: [
+                "SnapshotRepository", "BundleFormat", "AgeEncryption", "ObjectStorage", "SnapshotModel",
+                "CSystem", "TestSupport", crypto,
+            ],
+            exclude: ["Fixtures"], swiftSettings: strict),
+        .testTarget(
+            name: "ReplicationTests",
+            dependencies: [
+                "Replication", "SnapshotRepository", "BundleFormat", "FileTree", "ObjectStorage",
+                "AgeEncryption", "SnapshotModel", "CSystem", "TestSupport",
+            ],
+            swiftSettings: strict),
+        .testTarget(
+            name: "CommandTests",
+            dependencies: ["SnapshotModel", "CSystem", "TestSupport", "batchsync"],
+            exclude: ["Fixtures"], swiftSettings: strict),
+        .testTarget(
             name: "InteropTests", dependencies: ["AgeEncryption"], exclude: ["Fixtures"],
             swiftSettings: strict),
     ]

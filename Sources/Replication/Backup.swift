@@ -180,7 +180,8 @@ final class BackupRun {
     ) throws(ReplicationError) -> Pass {
         var pass = Pass()
         let head = cache.readHead()
-        let draftReader = options.dryRun ? nil : takeLeftDraft()
+        let leftDraft = options.dryRun ? nil : cache.leftDrafts().first
+        let draftReader = leftDraft.flatMap { ManifestBodyReader(path: $0.path) }
         var readers: [ManifestBodyReader] = []
         if let draftReader { readers.append(draftReader) }
         let bodyPath = head.map { cache.bodyPath($0.body) }
@@ -194,7 +195,7 @@ final class BackupRun {
         }
         pass.fileSystems = pass.previous?.fileSystems ?? []
         let draft = ManifestDraft(
-            path: cache.draftPath, previousBody: pass.previous == nil ? nil : bodyPath, isActive: !options.dryRun)
+            path: cache.draftPath(began: began), previousBody: pass.previous == nil ? nil : bodyPath, isActive: !options.dryRun)
         let manifest = ManifestWriter(index: runIndex, chunks: chunks, draft: draft)
         lease.follow(manifest, draft: draft)
         let workers = ContentWorkers(
@@ -205,7 +206,7 @@ final class BackupRun {
         do throws(ReplicationError) {
             var differ = ChangeDetection(
                 options: options, readers: readers, hasDraft: draftReader != nil, previous: pass.previous,
-                bodyPath: bodyPath, index: runIndex, problems: problems, monitor: monitor, draftBegan: began)
+                bodyPath: bodyPath, index: runIndex, problems: problems, monitor: monitor, draftBegan: leftDraft?.began)
             if let stream = options.stream {
                 try readStream(stream, manifest: manifest, workers: workers, statistics: &pass.statistics)
             } else {
@@ -225,14 +226,6 @@ final class BackupRun {
         pass.top = built.ids
         pass.draftBody = draft.finish()
         return pass
-    }
-
-    /// What an interrupted run had written of its manifest, moved aside so that this run can write its own.
-    private func takeLeftDraft() -> ManifestBodyReader? {
-        let taken = cache.draftPath + ".left"
-        if LocalFile.exists(cache.draftPath) { LocalFile.rename(cache.draftPath, to: taken) }
-        guard LocalFile.exists(taken) else { return nil }
-        return ManifestBodyReader(path: taken)
     }
 
     private func readStream(
@@ -304,8 +297,7 @@ final class BackupRun {
             lease.end()
             journal?.remove()
             for path in journalPaths { LocalFile.remove(path) }
-            LocalFile.remove(cache.draftPath)
-            LocalFile.remove(cache.draftPath + ".left")
+            for draft in cache.leftDrafts() { LocalFile.remove(draft.path) }
         } catch {
             notes.append("the snapshot is committed, but this host could not note it: \(error.description)")
         }

@@ -16,6 +16,8 @@ struct ChangeDetection {
     private let cursor: ManifestCursor
     /// Modified at or after this moment means: perhaps after the last reading.
     private let racyFrom: Timestamp
+    /// The same for lines that an interrupted run had read.
+    private let racyFromOfDraft: Timestamp
     /// Whether something that the last manifest needs is not to be relied on, so that each line has to be checked.
     private let checksLines: Bool
 
@@ -44,7 +46,7 @@ struct ChangeDetection {
 
     init(
         options: BackupOptions, readers: [ManifestBodyReader], hasDraft: Bool, previous: ManifestCache.Head?,
-        bodyPath: String?, index: RunIndex, problems: ProblemList, monitor: any Monitor, draftBegan: Timestamp
+        bodyPath: String?, index: RunIndex, problems: ProblemList, monitor: any Monitor, draftBegan: Timestamp?
     ) {
         self.options = options
         self.previous = previous
@@ -55,9 +57,8 @@ struct ChangeDetection {
         self.monitor = monitor
         cursor = ManifestCursor(readers)
         fileSystems = previous?.fileSystems ?? []
-        // A draft's lines were read by a run that died at an unknown time: the file's own times tell, see `isUnchanged`.
-        let began = previous?.readingBegan ?? draftBegan
-        racyFrom = Timestamp(seconds: began.seconds - Limits.racySeconds, nanoseconds: began.nanoseconds)
+        racyFrom = Self.racyFrom(previous?.readingBegan)
+        racyFromOfDraft = Self.racyFrom(draftBegan)
         checksLines = previous.map { !index.canRely(on: $0.manifestIDs) } ?? true
     }
 
@@ -170,6 +171,11 @@ struct ChangeDetection {
         if keeps, kind == .file { monitor.counts.bytes.add(Int(clamping: status.pointee.size), ordering: .relaxed) }
     }
 
+    private static func racyFrom(_ began: Timestamp?) -> Timestamp {
+        guard let began else { return Timestamp(seconds: .min) }
+        return Timestamp(seconds: began.seconds - Limits.racySeconds, nanoseconds: began.nanoseconds)
+    }
+
     // MARK: Unchanged
 
     private func isUnchanged(_ old: ManifestCursor, _ status: UnsafePointer<FileStatus>, _ kind: EntryKind) -> Bool {
@@ -182,6 +188,7 @@ struct ChangeDetection {
         if lastKeepsInodes, !options.ignoresInode, old.summary.inode != now.inode { return false }
         // Without these two, mode and owner are compared by themselves.
         if old.summary.mode != now.mode & 0o7777 || old.summary.uid != now.uid || old.summary.gid != now.gid { return false }
+        let racyFrom = old.isFromDraft ? racyFromOfDraft : racyFrom
         if !options.ignoresMtime, now.mtime >= racyFrom { return false }
         if !options.ignoresCtime, now.ctime >= racyFrom { return false }
         return true

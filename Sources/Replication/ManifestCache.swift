@@ -35,7 +35,28 @@ struct ManifestCache {
 
     private var headPath: String { "\(folder)/\(key).head" }
     func bodyPath(_ name: String) -> String { "\(folder)/\(name)" }
-    var draftPath: String { "\(folder)/\(key).draft" }
+
+    // MARK: Drafts
+
+    /// Where a run that begins now writes its manifest. Each run has a name of its own, so two at once do not meet.
+    func draftPath(began: Timestamp) -> String {
+        "\(folder)/\(key)-\(began.nanosecondsSince1970)-\(UInt32.random(in: 0 ... .max)).draft"
+    }
+
+    /// Drafts of runs that died, the youngest first, each with the time at which its run began. A living run holds a lock on its own.
+    func leftDrafts() -> [(path: String, began: Timestamp)] {
+        var drafts: [(path: String, began: Timestamp)] = []
+        for name in LocalFile.names(in: folder) where name.hasPrefix(key + "-") && name.hasSuffix(".draft") {
+            let parts = name.dropLast(6).split(separator: "-")
+            guard parts.count == 3, let began = Int64(parts[1]) else { continue }
+            let path = bodyPath(name)
+            let fd = csys_open(path, O_RDWR | CSYS_O_CLOEXEC, 0)
+            guard fd >= 0 else { continue }
+            if csys_try_lock(fd) == 0 { drafts.append((path, Timestamp(nanosecondsSince1970: began))) }
+            _ = csys_close(fd)
+        }
+        return drafts.sorted { $0.began > $1.began }
+    }
 
     func readHead() -> Head? {
         guard let bytes = try? LocalFile.read(headPath), let value = JSONValue(parsing: bytes),
@@ -155,6 +176,7 @@ final class ManifestBodyWriter {
         guard fd >= 0 else {
             throw RepositoryError(.local, path, String(cString: strerror(-fd)), remedy: "check the cache directory")
         }
+        _ = csys_try_lock(fd)
     }
 
     deinit { if fd >= 0 { _ = csys_close(fd) } }
