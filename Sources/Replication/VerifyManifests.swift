@@ -199,19 +199,27 @@ final class VerifyManifests {
 
     private func failures(below top: [Int32]) -> [(cause: VerifyHarm.Cause, message: String)] {
         if nodeFailures.isEmpty { return [] }
-        var found: [(cause: VerifyHarm.Cause, message: String)] = []
-        for number in top {
-            if let failure = nodeFailures[number] { found.append(failure) }
-            if let node = nodes[Int(number)], node.level > 1 { found += failures(below: node.children) }
-        }
-        return found
+        return all(below: top).compactMap { nodeFailures[$0] }
     }
 
+    /// Numbers of segments.
     private func numbers(below top: [Int32]) -> [Int] {
-        var found: [Int] = []
-        for number in top {
-            guard let node = nodes[Int(number)] else { continue }
-            if node.level > 1 { found += numbers(below: node.children) } else { found += node.children.map { Int($0) } }
+        all(below: top).flatMap { number -> [Int] in
+            guard let node = nodes[Int(number)], node.level == 1 else { return [] }
+            return node.children.map { Int($0) }
+        }
+    }
+
+    /// Nodes, each once, however often something names it.
+    private func all(below top: [Int32]) -> [Int32] {
+        var found = top
+        var seen = Set(top)
+        var next = 0
+        while next < found.count {
+            if let node = nodes[Int(found[next])], node.level > 1 {
+                for child in node.children where seen.insert(child).inserted { found.append(child) }
+            }
+            next += 1
         }
         return found
     }
