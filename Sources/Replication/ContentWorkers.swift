@@ -103,6 +103,8 @@ final class ContentWorkers: @unchecked Sendable {
 
     func fail(_ error: ReplicationError) {
         queue.change { if $0.failure == nil { $0.failure = error } }
+        // Whoever waits for room behind a part that will never come must learn of it.
+        surroundings.manifest.fail(error)
     }
 
     /// Hands a part over; waits where too many are under way.

@@ -79,6 +79,11 @@ final class ManifestWriter: @unchecked Sendable {
         if let failure = turn.read({ $0.failure }) { throw failure }
     }
 
+    /// Parts are missing that will never come: nothing more is written, and nobody waits any longer.
+    func fail(_ error: ReplicationError) {
+        turn.change { if $0.failure == nil { $0.failure = error } }
+    }
+
     /// How many parts have been written.
     var written: Int { turn.read { $0.next } }
 
