@@ -179,24 +179,27 @@ package final class ChunkIndex: Sendable {
         return good + others
     }
 
-    /// The first place of a chunk.
+    /// One place of a chunk: one that is neither condemned nor missing where there is any, in whichever table.
     package func location(_ id: ChunkID) -> ChunkLocation? {
+        var fallback: ChunkLocation?
         for (tableIndex, table) in tables.enumerated() {
             guard var index = table.find(id) else { continue }
-            let first = index
             while index < table.counts.chunks, table.chunkID(index) == id {
-                if usable[tableIndex][Int(table.position(index).bundle)] { break }
+                let position = table.position(index)
+                let isUsable = usable[tableIndex][Int(position.bundle)]
+                if isUsable || fallback == nil {
+                    let bundle = table.bundle(Int(position.bundle)).bundle
+                    let location = ChunkLocation(
+                        bundle: bundle.id, bundleSize: bundle.size, frame: table.frame(Int(position.frame)),
+                        frameNumber: UInt64(tableIndex) << 32 | UInt64(position.frame), offset: Int(position.offset),
+                        length: Int(position.length))
+                    if isUsable { return location }
+                    fallback = location
+                }
                 index += 1
             }
-            if index == table.counts.chunks || table.chunkID(index) != id { index = first }
-            let position = table.position(index)
-            let bundle = table.bundle(Int(position.bundle)).bundle
-            return ChunkLocation(
-                bundle: bundle.id, bundleSize: bundle.size, frame: table.frame(Int(position.frame)),
-                frameNumber: UInt64(tableIndex) << 32 | UInt64(position.frame), offset: Int(position.offset),
-                length: Int(position.length))
         }
-        return nil
+        return fallback
     }
 
     /// Bundles of all lines for a segment or node; nil where it has none. Where several lines are there, the first whose bundles are all usable.
