@@ -37,6 +37,9 @@ final class RestoreContext: @unchecked Sendable {
         outcome = RestoreOutcome(monitor)
     }
 
+    /// Whether what is there already may be changed.
+    var mayReplace: Bool { options.ifExists == .replace || options.ifExists == .newer }
+
     /// Where an entry goes, relative to the target.
     func relative(_ path: [UInt8]) -> [UInt8] {
         path.count <= strip ? [] : Array(path[strip...])

@@ -223,20 +223,18 @@ extension RestoreRun {
         do throws(FileTreeError) {
             var isNew = true
             if let tree = context.tree {
-                let mayReplace = options.ifExists == .replace || options.ifExists == .newer
                 var flags: UInt32 = 0
                 if directory.hasFlags {
                     flags = directory.line.withUnsafeBytes { EntryCodec.read($0) }?.flags ?? 0
                 }
                 isNew = try tree.makeDirectory(
-                    directory.relative, flags: flags, replacing: mayReplace && !isImplicit)
+                    directory.relative, flags: flags, replacing: context.mayReplace && !isImplicit)
             } else if let target = context.target {
                 isNew = try target.status(directory.relative).map { !$0.isDirectory } ?? true
             }
             ancestors[index].state = .made
             if !isNew { list(index, existed: true) }
-            let isOurs = isNew || options.ifExists == .replace || options.ifExists == .newer
-            if isNew || (isOurs && !isImplicit) { pend(directory) }
+            if isNew || (context.mayReplace && !isImplicit) { pend(directory) }
             if !isImplicit { countDirectory(directory.path) }
             return true
         } catch {

@@ -158,6 +158,7 @@ final class RestoreRun {
             if let leader = leaders[key] {
                 leader.names -= 1
                 if leader.names == 0 { leaders[key] = nil }
+                if record.action == .same, !context.mayReplace { return }
                 round.links.append((UInt32(index), leader.relative, leader))
                 if options.dryRun { plan.links += 1 }
                 return

@@ -22,9 +22,8 @@ extension RestoreWorker {
             case (.same, _):
                 outcome.kept(entry.path)
                 outcome.reusedBytes.wrappingAdd(Int(clamping: entry.size), ordering: .relaxed)
-                if policy == .keep || policy == .fail { return round.decide(index, .done) }
                 round.decide(index, .same)
-                try fixMetadata(entry, relative)
+                if context.mayReplace { try fixMetadata(entry, relative) }
             case (_, .keep):
                 outcome.kept(entry.path)
                 round.decide(index, .done)
@@ -84,8 +83,8 @@ extension RestoreWorker {
         let file = try onTarget { () throws(FileTreeError) in try target.openFile(relative) }
         guard let file, file.status.size > 0 else { return round.decide(index, action) }
         let (reuse, isAll) = try matches(entry, file)
-        if isAll, file.status.size == entry.size, !context.options.dryRun {
-            // Only touched: nothing is fetched and nothing written.
+        if isAll, file.status.size == entry.size, entry.holes.isEmpty, entry.holesList.isEmpty {
+            // Only touched: nothing is fetched and nothing written. Holes were not looked at, so that a file with some is made anew.
             round.decide(index, .same)
             outcome.kept(entry.path)
             outcome.reusedBytes.wrappingAdd(Int(clamping: reuse.bytes), ordering: .relaxed)

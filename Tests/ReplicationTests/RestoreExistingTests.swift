@@ -151,6 +151,36 @@ struct RestoreExistingTests {
         #expect(report.kept == 1)
     }
 
+    @Test("Data where a hole belongs is noticed, though all content is right")
+    func dataInHole() throws {
+        for inPlace in [false, true] {
+            let scratch = try RestoreScratch()
+            scratch.file("/a", [[1, 2, 3]], holes: [Hole(offset: 3, length: 10_000)])
+            try scratch.restore()
+            let right = try #require(scratch.content("a"))
+            writeFile([1, 2, 3] + [UInt8](repeating: 7, count: 10_000), to: scratch.target + "/a")
+            let report = try scratch.restore { $0.ifExists = .replace; $0.inPlace = inPlace }
+            #expect(scratch.content("a") == right)
+            #expect(report.writtenBytes == 0)
+            #expect(report.reusedBytes == 3)
+        }
+    }
+
+    @Test("keep links a missing name to the one that is there")
+    func keepLinks() throws {
+        let scratch = try RestoreScratch()
+        for path in ["/x", "/y"] {
+            scratch.file(path, [[5]]) {
+                $0.links = 2
+                $0.inode = 7
+            }
+        }
+        try scratch.restore()
+        unlink(scratch.target + "/y")
+        try scratch.restore { $0.ifExists = .keep }
+        #expect(scratch.status("x")?.inode == scratch.status("y")?.inode)
+    }
+
     @Test("A restore that was cut short goes on: what is whole is kept, leftovers are cleared away")
     func resume() throws {
         let scratch = try RestoreScratch()
