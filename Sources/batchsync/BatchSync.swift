@@ -63,12 +63,15 @@ struct BatchSync: ParsableCommand {
             CommandGroup(
                 name: "Inspection",
                 subcommands: [
-                    SnapshotsCommand.self,
-                    ExplainCommand.self,
+                    SnapshotsCommand.self, ListCommand.self, FindCommand.self, DiffCommand.self,
+                    DumpCommand.self,
+                    StatsCommand.self, ExplainCommand.self,
                 ]),
             CommandGroup(
                 name: "Maintenance",
-                subcommands: [VerifyCommand.self, TagCommand.self, KeyCommand.self]),
+                subcommands: [
+                    VerifyCommand.self, RepairCommand.self, TagCommand.self, KeyCommand.self,
+                ]),
         ])
 
     static func main() {
@@ -109,7 +112,8 @@ struct BatchSync: ParsableCommand {
             String.init)
         var sentence = lines.removeFirst()
         if sentence.hasPrefix("Error: ") { sentence.removeFirst(7) }
-        let hint = lines.map { $0.trimmingIndent }.filter { !$0.isEmpty }.joined(separator: "\n  ")
+        let hint = lines.map { $0.trimmingIndent.summarisingUsage }.filter { !$0.isEmpty }.joined(
+            separator: "\n  ")
         let report = CommandError.usage(sentence, remedy: hint)
         ErrorReport(report).print(asJSON: asJSON)
         return .usage
@@ -123,5 +127,12 @@ struct BatchSync: ParsableCommand {
 }
 
 extension String {
+    /// The usage of a verb without its options one by one: `--help` lists them.
+    fileprivate var summarisingUsage: String {
+        guard hasPrefix("Usage: ") else { return self }
+        let brief = replacing(/\ \[-[^\]]*\]/, with: "")
+        return brief == self ? self : brief + " [<options>]"
+    }
+
     fileprivate var trimmingIndent: String { String(drop { $0 == " " }) }
 }

@@ -55,6 +55,9 @@ enum Signals {
     /// From now on the first signal only asks.
     static func stopCleanly() { stopsCleanly.store(true, ordering: .relaxed) }
 
+    /// Whether the user or the system has asked the verb to stop.
+    static var haveArrived: Bool { received.load(ordering: .relaxed) != 0 }
+
     /// The code for a verb that was asked to stop and did.
     static var statusOfInterruption: ExitStatus {
         received.load(ordering: .relaxed) == SIGTERM ? .terminated : .interrupted

@@ -13,8 +13,8 @@ struct BackupCommand: Verb {
             repository does not have yet. The key of this host is enough; no passphrase is needed.
 
                 batchsync backup -r /backup/repository /home /etc
-                batchsync backup -r /backup/repository --exclude '*.iso' --exclude-caches -x /
-                batchsync backup -r /backup/repository --stdin-from-command db.sql -- pg_dump shop
+                batchsync backup -r /backup/repository -x --exclude-caches -e '*.iso' /
+                batchsync backup --stdin-from-command db.sql -- pg_dump shop
 
             A snapshot that is listed is whole: it is written last. What is killed or interrupted goes on, in the next run, \
             from what was stored. A source that does not exist fails the run before anything is written. A source that is a \
@@ -182,7 +182,9 @@ struct BackupCommand: Verb {
             warnOfPatterns(options, monitor)
         }
         let repository = try assembly.open(.hostKey)
-        Signals.stopCleanly()
+        // Nobody can be told to stop who waits for a byte of standard input: a signal ends that at once, and the next run
+        // clears away what is left.
+        if stdinFilename == nil { Signals.stopCleanly() }
         let backup = Backup(
             repository, options: options, monitor: monitor, cancellation: Signals.cancellation)
         let report = try monitor.whileShowing { try backup.run() }
@@ -252,11 +254,12 @@ struct BackupCommand: Verb {
             ("unchanged", count.unchanged), ("removed", count.removed),
         ].filter { $0.1 > 0 }.map { "\(NumberText.grouped($0.1)) \($0.0)" }
         if !changes.isEmpty { console.out("  \(changes.joined(separator: ", "))") }
-        let verb = report.snapshot.name == nil ? "would store" : "stored"
-        console.out(
-            "  read \(NumberText.bytes(count.readBytes)), \(verb) \(NumberText.bytes(count.storedBytes)) in "
-                + "\(NumberText.counted(count.bundles, "bundle")), took \(TimeText.duration(milliseconds: count.durationMilliseconds))"
-        )
+        let duration = TimeText.duration(milliseconds: count.durationMilliseconds)
+        let stored =
+            report.snapshot.name == nil
+            ? "would store \(NumberText.bytes(count.newBytes)) before compression"
+            : "stored \(NumberText.bytes(count.storedBytes)) in \(NumberText.counted(count.bundles, "bundle"))"
+        console.out("  read \(NumberText.bytes(count.readBytes)), \(stored), took \(duration)")
         if report.resumedBundles > 0 {
             console.out(
                 "  went on from an interrupted run: \(NumberText.counted(report.resumedBundles, "bundle")) used"

@@ -15,7 +15,8 @@ struct ExplainCommand: Verb {
                 batchsync explain --source /home --exclude '*.iso' /home/anna/debian.iso
             """)
 
-    @Argument(help: "The paths.") var paths: [PathArgument]
+    @Argument(help: ArgumentHelp("What is asked about.", valueName: "path")) var paths:
+        [PathArgument]
 
     @Option(
         help: ArgumentHelp(
@@ -62,9 +63,20 @@ struct ExplainCommand: Verb {
         if output.json {
             JSONOutput.print("explain", [("paths", .array(answers.map(Self.document)))])
         } else {
-            for answer in answers { Console.shared.out(answer.description) }
+            for answer in answers { Console.shared.out(Self.sentence(answer)) }
         }
         return .done
+    }
+
+    private static func sentence(_ answer: ExclusionExplanation) -> String {
+        guard case .excluded(let reason) = answer.verdict, answer.decidedPath != answer.path else {
+            return answer.description
+        }
+        // What lies below an excluded directory is never looked at.
+        let note = answer.exists ? "" : " (nothing has that path now)"
+        return
+            "\(UTF8Text.display(answer.path)) is excluded with \(UTF8Text.display(answer.decidedPath)),"
+            + " by \(reason)\(note)"
     }
 
     private static func document(_ answer: ExclusionExplanation) -> JSONValue {
@@ -79,7 +91,7 @@ struct ExplainCommand: Verb {
         return .object([
             ("path", JSONValue(path: answer.path)), ("verdict", .string(verdict)),
             ("decided_path", JSONValue(path: answer.decidedPath)), ("exists", .bool(answer.exists)),
-            ("explanation", .string(answer.description)),
+            ("explanation", .string(sentence(answer))),
         ])
     }
 }

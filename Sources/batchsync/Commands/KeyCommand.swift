@@ -54,6 +54,7 @@ struct KeyListCommand: Verb {
             var table = TableOutput([
                 .init(title: "Key"), .init(title: "What it is"), .init(title: "Name"),
             ])
+            var shown: Set<Int> = []
             for object in objects {
                 switch object.role {
                 case .owner(let label):
@@ -63,6 +64,8 @@ struct KeyListCommand: Verb {
                         .init(object.id.short, .yellow), "host key, sealed to the owners", "",
                     ])
                 case .recipients(let number):
+                    // A set that was confirmed lies there twice, without and with the owner's proof.
+                    guard shown.insert(number).inserted else { continue }
                     let set = sets.first { $0.number == number }
                     let owners =
                         set.map { $0.owners.map { $0.encoded() }.joined(separator: " ") }

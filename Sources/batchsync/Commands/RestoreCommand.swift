@@ -13,9 +13,10 @@ struct RestoreCommand: Verb {
             target itself, and a file to its name there. Needs the owner's passphrase or identity.
 
                 batchsync restore latest --target /mnt/new -r /backup/repository
-                batchsync restore latest:/home/anna/letters --target /tmp/letters -r /backup/repository
-                batchsync restore 2026-03-31:/srv/www --target /srv/www --if-exists replace --delete --dry-run -r /backup/repository
-                batchsync restore latest:/srv --target /tmp/srv --include '*.conf' -r /backup/repository
+                batchsync restore latest:/home/anna/letters --target /tmp/letters
+                batchsync restore 2026-03-31:/srv/www --target /srv/www \\
+                    --if-exists replace --delete --dry-run
+                batchsync restore latest:/srv --target /tmp/srv --include '*.conf'
 
             A target that is not empty needs --if-exists; then only what differs is fetched, and an interrupted restore goes on \
             where it was. '--target /' restores in place. --delete removes what the snapshot does not have; try it with --dry-run.

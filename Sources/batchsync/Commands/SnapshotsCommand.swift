@@ -11,8 +11,8 @@ struct SnapshotsCommand: Verb {
 
                 batchsync snapshots -r /backup/repository --tag monthly
 
-            A snapshot marked with '!' is not whole; its problems were stored with it, and 'batchsync stats SNAPSHOT' counts \
-            them.
+            A snapshot marked with '!' is not whole; its problems were stored with it, and 'batchsync ls SNAPSHOT \
+            --problems' lists them.
             """)
 
     @OptionGroup(title: "Repository") var repository: RepositoryOptions

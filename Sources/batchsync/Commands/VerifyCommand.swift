@@ -33,6 +33,12 @@ struct VerifyCommand: Verb {
 
     var wantsJSON: Bool { output.json }
 
+    func validate() throws {
+        if let readData, readData.share == nil {
+            throw ValidationError("'\(readData)' is no share of the data: write 5%, 2GiB or 1/30")
+        }
+    }
+
     func perform() throws -> ExitStatus {
         let opened = try Assembly(repository).open(.ownerIfGiven)
         let monitor = TerminalMonitor(output)
@@ -135,34 +141,34 @@ struct VerifyCommand: Verb {
 
 /// How much of the stored data to read: `100%`, `5%`, `2GiB`, `1/30`.
 struct ShareArgument: ExpressibleByArgument, Sendable, CustomStringConvertible {
-    let share: VerifyOptions.Share
+    /// Nil where the word is none of them. The parser takes the option's default for a word that it cannot read, which
+    /// must not happen to a word that was meant.
+    let share: VerifyOptions.Share?
     let description: String
 
-    static let everything = ShareArgument(share: .everything, description: "100%")
+    static let everything = ShareArgument(argument: "100%")
 
-    private init(share: VerifyOptions.Share, description: String) {
-        self.share = share
-        self.description = description
+    init(argument: String) {
+        description = RawArguments.display(argument)
+        share = Self.parsed(argument)
     }
 
-    init?(argument: String) {
-        description = argument
-        if argument.hasSuffix("%") {
-            guard let percent = Double(argument.dropLast()), percent > 0, percent <= 100 else {
+    private static func parsed(_ text: String) -> VerifyOptions.Share? {
+        if text.hasSuffix("%") {
+            guard let percent = Double(text.dropLast()), percent > 0, percent <= 100 else {
                 return nil
             }
-            share = percent == 100 ? .everything : .share(percent: percent)
-        } else if let slash = argument.firstIndex(of: "/") {
-            guard let part = Int(argument[..<slash]),
-                let whole = Int(argument[argument.index(after: slash)...]),
-                part > 0, whole >= part
-            else { return nil }
-            share = part == whole ? .everything : .fraction(part, of: whole)
-        } else {
-            guard let count = ByteCount(parsing: argument), count.bytes > 0,
-                let bytes = Int(exactly: count.bytes)
-            else { return nil }
-            share = .bytes(bytes)
+            return percent == 100 ? .everything : .share(percent: percent)
         }
+        if let slash = text.firstIndex(of: "/") {
+            guard let part = Int(text[..<slash]),
+                let whole = Int(text[text.index(after: slash)...]), part > 0,
+                whole >= part
+            else { return nil }
+            return part == whole ? .everything : .fraction(part, of: whole)
+        }
+        guard let count = ByteCount(parsing: text), let bytes = Int(exactly: count.bytes), bytes > 0
+        else { return nil }
+        return .bytes(bytes)
     }
 }

@@ -32,6 +32,9 @@ struct ErrorReport {
 
     init(_ error: any Error) {
         switch error {
+        // What failed because everything was being stopped did not fail by itself.
+        case _ where Signals.haveArrived:
+            (status, message, remedy) = (Signals.statusOfInterruption, "interrupted", "")
         case let error as CommandError:
             (status, message, remedy) = (error.status, error.message, error.remedy)
         case let error as RepositoryError:

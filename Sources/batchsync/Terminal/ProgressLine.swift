@@ -15,16 +15,25 @@ final class TerminalMonitor: Monitor {
     private let phaseName = Mutex("")
     private let isDone = Atomic<Bool>(false)
     private let shownProblems = Atomic<Int>(0)
+    private let said = Mutex<Set<String>>([])
     private let thread = Mutex<pthread_t?>(nil)
 
     /// Lines about single files; what is beyond them is in the summary and with the snapshot.
     private static let problemLines = 1000
 
-    init(_ output: OutputOptions, console: Console = .shared) {
-        self.console = console
+    init(_ output: OutputOptions) {
+        console = .shared
         wantsPaths = output.verbose
         isQuiet = output.quiet
         showsLine = console.errorIsTerminal && !output.quiet && !output.noProgress
+    }
+
+    /// For a verb that has other words for how much it says.
+    init(verbose: Bool, quiet: Bool, showsLine: Bool) {
+        console = .shared
+        wantsPaths = verbose
+        isQuiet = quiet
+        self.showsLine = showsLine && console.errorIsTerminal
     }
 
     func phase(_ name: String) { phaseName.withLock { $0 = name } }
@@ -46,8 +55,9 @@ final class TerminalMonitor: Monitor {
         console.say("batchsync: \(UTF8Text.display(path)): \(message)")
     }
 
+    /// Said once: a verb puts its notes into its report as well.
     func note(_ text: String) {
-        guard !isQuiet else { return }
+        guard !isQuiet, said.withLock({ $0.insert(text).inserted }) else { return }
         console.say("batchsync: \(text)")
     }
 

@@ -47,6 +47,7 @@ struct TableOutput {
                     text += console.styled(cell.text, cell.style) + (isLast ? "" : gap)
                 }
             }
+            while text.last == " " { text.removeLast() }
             return text
         }
         console.out(line(columns.map { Cell($0.title, .bold) }))

@@ -42,6 +42,16 @@ enum TimeText {
         return Timestamp(seconds: Int64(mktime(&at)), nanoseconds: time.nanoseconds)
     }
 
+    /// The first moment of a day or minute that `moment` reads as its last; otherwise the same.
+    static func beginning(_ text: String) -> Timestamp? {
+        guard let end = moment(text) else { return nil }
+        let isDay = text.utf8.count == 10
+        // Without seconds the whole minute is meant.
+        let isMinute = !isDay && text.utf8.count { $0 == 0x3A } == 1
+        let back: Int64 = isDay ? 86_399 : isMinute ? 59 : 0
+        return Timestamp(seconds: end.seconds - back)
+    }
+
     /// The same moment as a word that `SnapshotCatalog.find` reads alike in every time zone.
     static func selector(_ text: String) -> String {
         guard let time = moment(text) else { return text }
