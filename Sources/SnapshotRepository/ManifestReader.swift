@@ -11,8 +11,8 @@ package final class ManifestReader {
     }
 
     /// Most children on one level, of a manifest or of a file's list: a forged tree whose nodes name one node again and again
-    /// must not take all memory. Above what half a trillion bytes of manifest, or sixteen trillion of a file, come to.
-    private static let segmentsMaximum = 4 << 20
+    /// must not take all memory. Half a billion files, and sixteen tebibytes in one file, come to about as many.
+    private static let segmentsMaximum = 1 << 20
     private static let chunksMaximum = 64 << 20
 
     /// The segments of the manifest in order; where `below` is given, only those that can hold it or what lies below it.
@@ -104,7 +104,8 @@ package final class ManifestReader {
                     throw .damaged("list node \(id)", "is not a node of format 1")
                 }
                 next += read
-                guard next.count <= Self.chunksMaximum else {
+                // Each chunk holds a byte at least.
+                guard next.count <= Self.chunksMaximum, next.count <= entry.size else {
                     throw .damaged("list of \(UTF8Text.display(entry.path))", "has more chunks than a file can have")
                 }
             }
