@@ -1,0 +1,165 @@
+import CSystem
+import Glibc
+import ObjectStorage
+import Replication
+import SnapshotModel
+import SnapshotRepository
+import TestSupport
+import Testing
+
+/// The built command, run as its users run it.
+enum BuiltCommand {
+    /// Where `make test` says it is, else where the build that holds these tests has put it; nil where there is none that works.
+    static let path: String? = {
+        var candidates = [Campaign.variable("BATCHSYNC_BINARY")].compactMap { $0 }
+        var own = [CChar](repeating: 0, count: 4096)
+        let count = readlink("/proc/self/exe", &own, own.count)
+        if count > 0 {
+            let text = String(decoding: own[..<count].map(UInt8.init(bitPattern:)), as: UTF8.self)
+            candidates.append(text.split(separator: "/").dropLast().reduce("") { $0 + "/" + $1 } + "/batchsync")
+        }
+        return candidates.first { access($0, X_OK) == 0 && run([$0, "backup", "--help"], [:]).code == 0 }
+    }()
+
+    static let strace: String? = ["/usr/bin/strace", "/bin/strace"].first { access($0, X_OK) == 0 }
+
+    static func start(_ words: [String], _ environment: [String: String]) -> pid_t {
+        var actions = posix_spawn_file_actions_t()
+        posix_spawn_file_actions_init(&actions)
+        defer { posix_spawn_file_actions_destroy(&actions) }
+        for descriptor: Int32 in 0...2 {
+            posix_spawn_file_actions_addopen(&actions, descriptor, "/dev/null", O_RDWR, 0)
+        }
+        var variables: [String] = []
+        var next = environ
+        while let entry = next.pointee {
+            let text = String(cString: entry)
+            if !text.hasPrefix("BATCHSYNC_") { variables.append(text) }
+            next += 1
+        }
+        variables += environment.map { "\($0.key)=\($0.value)" }
+        var arguments: [UnsafeMutablePointer<CChar>?] = words.map { strdup($0) } + [nil]
+        var environment: [UnsafeMutablePointer<CChar>?] = variables.map { strdup($0) } + [nil]
+        defer { for pointer in arguments + environment { free(pointer) } }
+        var pid: pid_t = 0
+        let result = posix_spawn(&pid, words[0], &actions, nil, &arguments, &environment)
+        precondition(result == 0, "\(words[0]) cannot be started: \(result)")
+        return pid
+    }
+
+    /// Its exit code, or the signal that ended it.
+    static func wait(_ pid: pid_t) -> (code: Int32, signal: Int32) {
+        var status: Int32 = 0
+        while waitpid(pid, &status, 0) < 0 && errno == EINTR {}
+        return (status >> 8 & 0xFF, status & 0x7F)
+    }
+
+    static func run(_ words: [String], _ environment: [String: String]) -> (code: Int32, signal: Int32) {
+        wait(start(words, environment))
+    }
+}
+
+@Suite("The built command, killed")
+struct KillTests {
+    private struct Scene {
+        let directory = TemporaryDirectory.inMemory()
+        let world: World
+        let binary: String
+        private(set) var images: [TreeImage] = []
+
+        init(binary: String, largeBytes: Int) throws {
+            self.binary = binary
+            let path = directory.path("store")
+            world = try World(store: try LocalStore.create(at: path), at: path, sourceInMemory: true)
+            plantTree(world.source, seed: 4, files: 80, largeBytes: largeBytes)
+            // The first generation is there before anybody is killed.
+            images.append(TreeImage(of: world.source.path))
+            #expect(BuiltCommand.run(words, environment).code == 0)
+        }
+
+        var words: [String] {
+            [binary, "backup", "-r", directory.path("store"), "--checkpoint-interval", "1", world.source.path]
+        }
+
+        var environment: [String: String] {
+            let directories = world.host.directories
+            return [
+                "BATCHSYNC_CONFIG_DIR": directories.configuration, "BATCHSYNC_CACHE_DIR": directories.cache,
+                "BATCHSYNC_STATE_DIR": directories.state,
+            ]
+        }
+
+        /// After a death: earlier generations are whole, the next run completes and stores nothing again.
+        mutating func checkAndGoOn(_ what: String) throws {
+            let now = TreeImage(of: world.source.path)
+            var snapshots = try world.snapshots()
+            #expect(snapshots.count == images.count || snapshots.count == images.count + 1, "\(what)")
+            if snapshots.count > images.count { images.append(now) }
+            for (snapshot, image) in zip(snapshots, images) {
+                #expect(image.differences(try world.image(of: snapshot)) == [], "\(what)")
+            }
+            #expect(BuiltCommand.run(words, environment) == (0, 0), "\(what): the next run")
+            images.append(now)
+            snapshots = try world.snapshots()
+            #expect(snapshots.count == images.count, "\(what)")
+            let last = try #require(snapshots.last)
+            #expect(now.differences(try world.image(of: last)) == [], "\(what), the next run")
+            let waste = try world.waste()
+            #expect(waste.twice == 0 && waste.unindexed == 0, "\(what): \(waste)")
+            #expect(treeContents(directory.path("store/+tmp")) == [], "\(what): debris")
+        }
+    }
+
+    private func scene(_ largeBytes: Int) throws -> Scene {
+        guard let binary = BuiltCommand.path else {
+            try Test.cancel("the command is not built: make test builds it, and BATCHSYNC_BINARY says where it is")
+        }
+        return try Scene(binary: binary, largeBytes: largeBytes)
+    }
+
+    @Test(
+        "Killed at a random moment, it loses no generation, and the next run takes up what was stored",
+        .timeLimit(.minutes(60)), arguments: Campaign.seeds(share: 2, soakDividedBy: 20))
+    func randomMoments(seed: UInt64) throws {
+        var generator = SeededGenerator(seed: seed)
+        var scene = try scene(1 << 20)
+        var killed = 0
+        for round in 0..<4 {
+            // Incompressible, so that there is something to store: more than one bundle's worth every other time.
+            let size = round % 2 == 0 ? 90 << 20 : 3 << 20
+            scene.world.source.put(generator.bytes(size), "dir-\(round % 3)/new", time: 1_710_000_000 + Int64(round))
+            let pid = BuiltCommand.start(scene.words, scene.environment)
+            // A run takes some tenths of a second. The moment is what is random here, so nothing is waited for.
+            let microseconds = Int.random(in: 0..<(round % 2 == 0 ? 500_000 : 60_000), using: &generator)
+            var time = timespec(tv_sec: 0, tv_nsec: microseconds * 1000)
+            nanosleep(&time, nil)
+            kill(pid, SIGKILL)
+            if BuiltCommand.wait(pid).signal == SIGKILL { killed += 1 }
+            try scene.checkAndGoOn("seed \(seed), round \(round), after \(microseconds) µs")
+        }
+        #expect(killed > 0, "seed \(seed): every run was over before it was killed")
+    }
+
+    @Test(
+        "Killed exactly before a chosen system call, it loses no generation",
+        .timeLimit(.minutes(60)), arguments: Campaign.seeds(share: 2, soakDividedBy: 20))
+    func chosenCalls(seed: UInt64) throws {
+        guard let strace = BuiltCommand.strace else {
+            try Test.cancel("strace is not installed: apt-get install strace")
+        }
+        var generator = SeededGenerator(seed: seed)
+        var scene = try scene(200_000)
+        var killed = 0
+        for round in 0..<8 {
+            scene.world.source.put(generator.bytes(300_000), "dir-\(round % 3)/new", time: 1_710_000_000 + Int64(round))
+            let calls = [("fsync", 14), ("fdatasync", 3), ("renameat2,linkat", 5), ("pwrite64", 14), ("unlinkat,unlink", 4), ("mkdirat", 4)]
+            let (call, most) = calls[Int(generator.next() % UInt64(calls.count))]
+            let number = Int.random(in: 1...most, using: &generator)
+            let trace = [strace, "-f", "-qq", "-o", "/dev/null", "-e", "trace=\(call)", "-e", "inject=\(call):signal=SIGKILL:when=\(number)"]
+            let end = BuiltCommand.run(trace + scene.words, scene.environment)
+            if end.signal == SIGKILL { killed += 1 } else { #expect(end.code == 0, "seed \(seed): \(call) \(number)") }
+            try scene.checkAndGoOn("seed \(seed), round \(round), at \(call) \(number)")
+        }
+        #expect(killed > 0, "seed \(seed): no run was killed")
+    }
+}
