@@ -3,9 +3,11 @@ package import SnapshotModel
 package import SnapshotRepository
 import Synchronization
 
-/// Looks into snapshots: their entries, and the differences between two of them. Needs an owner's identity.
+/// Looks into snapshots: their entries, and the differences between two of them. Needs an owner's
+/// identity.
 ///
-/// Everything comes as values, in path order, through callbacks that say whether to go on. One thread at a time.
+/// Everything comes as values, in path order, through callbacks that say whether to go on. One
+/// thread at a time.
 package final class Inspect {
     let repository: Repository
     let monitor: any Monitor
@@ -26,42 +28,56 @@ package final class Inspect {
         let accesses = BundleAccessCache(repository)
         self.index = index
         self.accesses = accesses
-        fetcher = try lifted { try FrameFetcher(repository, index: index, accesses: accesses, keeping: 2) }
+        fetcher = try lifted {
+            try FrameFetcher(repository, index: index, accesses: accesses, keeping: 2)
+        }
     }
 
     func makeFetcher(keeping frames: Int) throws(ReplicationError) -> FrameFetcher {
         let (repository, index, accesses) = (repository, index, accesses)
-        return try lifted { try FrameFetcher(repository, index: index, accesses: accesses, keeping: frames) }
+        return try lifted {
+            try FrameFetcher(repository, index: index, accesses: accesses, keeping: frames)
+        }
     }
 
     // MARK: Listing
 
     /// Shows the entry at `path` and those below it: all, or those one level down.
     ///
-    /// Above the source roots the level below is the roots themselves. Without a path: the snapshot's only root, or all its roots.
+    /// Above the source roots the level below is the roots themselves. Without a path: the
+    /// snapshot's only root, or all its roots.
     /// - Throws: `.repository(.notFound)` where nothing is there.
     package func list(
         _ snapshot: Snapshot, path: [UInt8]? = nil, isRecursive: Bool,
         _ body: (Entry) throws(ReplicationError) -> Bool
     ) throws(ReplicationError) {
         let base = path ?? (snapshot.roots.count == 1 ? snapshot.roots[0] : [0x2F])
-        let roots = Set(snapshot.roots)
+        // Roots far below are shown as well: nothing between here and there is an entry.
+        let roots = snapshot.roots.filter { root in
+            EntryPath.contains(base, root)
+                && !root.withUnsafeBytes { Self.isLevel($0, below: base) }
+        }
+        let passesOver = { (piece: InspectCursor.Piece) in
+            !isRecursive && Self.liesDeeper(base, piece, roots: roots)
+        }
         var isFound = false
-        try forEachLine(
-            snapshot, below: base,
-            passesOver: { isRecursive ? false : Self.liesDeeper(base, $0, roots: snapshot.roots) }
-        ) { (cursor, line) throws(ReplicationError) in
+        try forEachLine(snapshot, below: base, passesOver: passesOver) {
+            (cursor, line) throws(ReplicationError) in
             isFound = true
             if !isRecursive {
                 let found = cursor.path(of: line)
-                guard Self.isLevel(found, below: base) || roots.contains(Array(found)) else { return true }
+                guard
+                    Self.isLevel(found, below: base)
+                        || !roots.isEmpty && roots.contains(Array(found))
+                else { return true }
             }
             let entry = try lifted { try cursor.entry(line) }
             return try body(entry)
         }
         guard isFound || damagedPieces > 0 || path == nil || base == [0x2F] else {
             throw ReplicationError(
-                .repository(.notFound), UTF8Text.display(base), "is not in snapshot \(snapshot.id.short)",
+                .repository(.notFound), UTF8Text.display(base),
+                "is not in snapshot \(snapshot.id.short)",
                 remedy: "'batchsync ls \(snapshot.id.short)' shows what is, 'batchsync find' where")
         }
     }
@@ -73,11 +89,18 @@ package final class Inspect {
         return !path[start...].contains(0x2F)
     }
 
-    /// Whether everything in a piece lies below one child of `base`, with that child itself before it.
-    private static func liesDeeper(_ base: [UInt8], _ piece: InspectCursor.Piece, roots: [[UInt8]]) -> Bool {
-        guard let first = piece.first, let end = piece.end, EntryPath.contains(base, first) else { return false }
+    /// Whether everything in a piece lies below one child of `base`, with that child itself before
+    /// it.
+    private static func liesDeeper(_ base: [UInt8], _ piece: InspectCursor.Piece, roots: [[UInt8]])
+        -> Bool
+    {
+        guard let first = piece.first, let end = piece.end, EntryPath.contains(base, first) else {
+            return false
+        }
         let start = base == [0x2F] ? 1 : base.count + 1
-        guard first.count > start, let slash = first[start...].firstIndex(of: 0x2F) else { return false }
+        guard first.count > start, let slash = first[start...].firstIndex(of: 0x2F) else {
+            return false
+        }
         let child = Array(first[..<slash])
         // Roots below `base` are shown too, wherever they lie.
         return EntryPath.contains(child, end) && !roots.contains { EntryPath.contains(child, $0) }
@@ -117,7 +140,9 @@ package final class Inspect {
             if patterns.isEmpty { return true }
             guard path.count > 1 else { return false }
             let relative = Array(path[1...])
-            return patterns.contains { $0.matches(relative, isDirectory: isDirectory) != $0.isNegated }
+            return patterns.contains {
+                $0.matches(relative, isDirectory: isDirectory) != $0.isNegated
+            }
         }
     }
 
@@ -126,7 +151,8 @@ package final class Inspect {
 
     /// Shows what fits in each of the snapshots, one after the other.
     package func find(
-        _ query: Query, in snapshots: [Snapshot], _ body: (Snapshot, Entry) throws(ReplicationError) -> Bool
+        _ query: Query, in snapshots: [Snapshot],
+        _ body: (Snapshot, Entry) throws(ReplicationError) -> Bool
     ) throws(ReplicationError) {
         var known: [ChunkID: [Entry]] = [:]
         var kept = 0
@@ -164,7 +190,8 @@ package final class Inspect {
             monitor.counts.entries.add(1, ordering: .relaxed)
             let isEntry = summary.read(line)
             if !isEntry || query.isWanted(summary),
-                query.isWanted(path: cursor.path(of: line), isDirectory: isEntry && summary.kind == .directory)
+                query.isWanted(
+                    path: cursor.path(of: line), isDirectory: isEntry && summary.kind == .directory)
             {
                 matches.append(try lifted { try cursor.entry(line) })
             }
@@ -175,9 +202,11 @@ package final class Inspect {
 
     // MARK: Walking
 
-    /// Calls `body` with each line; passes over the pieces that `passesOver` names. Damage is told, counted and passed over.
+    /// Calls `body` with each line; passes over the pieces that `passesOver` names. Damage is told,
+    /// counted and passed over.
     func forEachLine(
-        _ snapshot: Snapshot, below: [UInt8]?, passesOver: (InspectCursor.Piece) -> Bool = { _ in false },
+        _ snapshot: Snapshot, below: [UInt8]?,
+        passesOver: (InspectCursor.Piece) -> Bool = { _ in false },
         _ body: (InspectCursor, UnsafeRawBufferPointer) throws(ReplicationError) -> Bool
     ) throws(ReplicationError) {
         let cursor = InspectCursor(snapshot, fetcher: fetcher, below: below)
@@ -199,7 +228,9 @@ package final class Inspect {
         }
     }
 
-    private func open(_ cursor: InspectCursor, _ piece: InspectCursor.Piece) throws(ReplicationError) {
+    private func open(_ cursor: InspectCursor, _ piece: InspectCursor.Piece)
+        throws(ReplicationError)
+    {
         do {
             try cursor.open()
         } catch {
@@ -208,13 +239,15 @@ package final class Inspect {
             monitor.counts.problems.add(1, ordering: .relaxed)
             monitor.problem(
                 piece.first ?? [0x2F], kind: "damaged",
-                message: "what the manifest names from here on cannot be read: \(error.description)")
+                message: "what the manifest names from here on cannot be read: \(error.description)"
+            )
         }
     }
 }
 
 extension Entry {
-    /// Kind and permissions as `ls -l` shows them: `drwxr-xr-x`, with a `+` where an access control list says more.
+    /// Kind and permissions as `ls -l` shows them: `drwxr-xr-x`, with a `+` where an access control
+    /// list says more.
     package var permissionText: String {
         let kindLetter: Character =
             switch kind {
@@ -227,7 +260,9 @@ extension Entry {
             case .blockDevice: "b"
             }
         var text = String(kindLetter)
-        for (shift, special, set, unset) in [(6, 0o4000, "s", "S"), (3, 0o2000, "s", "S"), (0, 0o1000, "t", "T")] {
+        for (shift, special, set, unset) in [
+            (6, 0o4000, "s", "S"), (3, 0o2000, "s", "S"), (0, 0o1000, "t", "T"),
+        ] {
             let bits = mode >> UInt32(shift)
             text += bits & 4 != 0 ? "r" : "-"
             text += bits & 2 != 0 ? "w" : "-"

@@ -2,7 +2,8 @@ import BundleFormat
 import SnapshotModel
 import SnapshotRepository
 
-/// Walks one manifest in path order. Nodes and segments are opened only when asked for, so whole pieces can be passed over unread.
+/// Walks one manifest in path order. Nodes and segments are opened only when asked for, so whole
+/// pieces can be passed over unread.
 ///
 /// One thread at a time.
 final class InspectCursor {
@@ -10,7 +11,8 @@ final class InspectCursor {
     struct Piece {
         let id: ChunkID
         let level: Int
-        /// Path of its first entry; nil for the nodes at the top, of which the snapshot does not say it.
+        /// Path of its first entry; nil for the nodes at the top, of which the snapshot does not
+        /// say it.
         let first: [UInt8]?
         /// All its paths come before this one, where it is known.
         let end: [UInt8]?
@@ -71,8 +73,11 @@ final class InspectCursor {
             return try findLine()
         }
         guard let children = ManifestChild.read(bytes), !children.isEmpty,
-            zip(children, children.dropFirst()).allSatisfy({ EntryPath.precedes($0.first, $1.first) }),
-            // Within the bounds that the node above states: so no piece is met twice, whatever names it.
+            zip(children, children.dropFirst()).allSatisfy({
+                EntryPath.precedes($0.first, $1.first)
+            }),
+            // Within the bounds that the node above states: so no piece is met twice, whatever
+            // names it.
             piece.first.map({ $0 == children[0].first }) ?? true,
             piece.end.map({ EntryPath.precedes(children[children.count - 1].first, $0) }) ?? true
         else {
@@ -84,7 +89,11 @@ final class InspectCursor {
             let end = index + 1 < children.count ? children[index + 1].first : piece.end
             if let below {
                 if let end, EntryPath.compare(end, below) <= 0 { continue }
-                if EntryPath.compare(child.first, below) > 0, !EntryPath.contains(below, child.first) { continue }
+                if EntryPath.compare(child.first, below) > 0,
+                    !EntryPath.contains(below, child.first)
+                {
+                    continue
+                }
             }
             pieces.append(Piece(id: child.id, level: piece.level - 1, first: child.first, end: end))
         }
@@ -111,10 +120,13 @@ final class InspectCursor {
         let prefix: StaticString = "{\"path\":\""
         let count = prefix.utf8CodeUnitCount
         let start = UnsafeRawBufferPointer(start: prefix.utf8Start, count: count)
-        if line.count > count, Memory.equal(UnsafeRawBufferPointer(rebasing: line[..<count]), start) {
+        if line.count > count, Memory.equal(UnsafeRawBufferPointer(rebasing: line[..<count]), start)
+        {
             var end = count
             while end < line.count, line[end] != 0x22, line[end] != 0x5C { end += 1 }
-            if end < line.count, line[end] == 0x22 { return UnsafeRawBufferPointer(rebasing: line[count..<end]) }
+            if end < line.count, line[end] == 0x22 {
+                return UnsafeRawBufferPointer(rebasing: line[count..<end])
+            }
         }
         scratch.removeAll()
         if let entry = EntryCodec.read(line) { scratch.append(entry.path) }
@@ -124,7 +136,8 @@ final class InspectCursor {
     func entry(_ line: UnsafeRawBufferPointer) throws(RepositoryError) -> Entry {
         guard let entry = EntryCodec.read(line) else {
             throw RepositoryError(
-                .damaged, "manifest segment \(segmentID)", "holds a line that is not an entry of format 1",
+                .damaged, "manifest segment \(segmentID)",
+                "holds a line that is not an entry of format 1",
                 remedy: "run 'batchsync verify' to see which snapshots this affects")
         }
         return entry

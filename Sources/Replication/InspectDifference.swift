@@ -40,7 +40,8 @@ package struct DifferenceTotals: Sendable, Equatable {
 }
 
 extension Inspect {
-    /// Shows where two snapshots differ, in path order: a merge of two sorted lists that passes over what both share without reading it.
+    /// Shows where two snapshots differ, in path order: a merge of two sorted lists that passes
+    /// over what both share without reading it.
     ///
     /// Inode numbers and change times do not count as differences.
     /// - Parameter path: Only this path and what lies below it.
@@ -71,7 +72,8 @@ extension Inspect {
                     try openNext(a, left, b, right)
                 }
             case (.line(let a), .line(let b)):
-                // Most lines that are read at all are equal: they are compared whole, without a look inside.
+                // Most lines that are read at all are equal: they are compared whole, without a
+                // look inside.
                 if Memory.equal(a, b) {
                     try lifted {
                         try left.skip()
@@ -81,7 +83,9 @@ extension Inspect {
                 }
                 let order = EntryPath.compare(left.path(of: a), right.path(of: b))
                 if order == 0 {
-                    let difference = try lifted { Self.compare(try left.entry(a), try right.entry(b)) }
+                    let difference = try lifted {
+                        Self.compare(try left.entry(a), try right.entry(b))
+                    }
                     if let difference, try !show(difference) { return totals }
                 } else if order < 0 {
                     if try !show(try Self.removed(left, a)) { return totals }
@@ -114,12 +118,16 @@ extension Inspect {
         }
     }
 
-    /// Opens the piece that stands higher, or begins earlier: the other may still be met unopened by its equal.
+    /// Opens the piece that stands higher, or begins earlier: the other may still be met unopened
+    /// by its equal.
     private func openNext(
-        _ a: InspectCursor.Piece, _ left: InspectCursor, _ b: InspectCursor.Piece, _ right: InspectCursor
+        _ a: InspectCursor.Piece, _ left: InspectCursor, _ b: InspectCursor.Piece,
+        _ right: InspectCursor
     ) throws(ReplicationError) {
         var order = b.level - a.level
-        if order == 0, let first = a.first, let other = b.first { order = EntryPath.compare(first, other) }
+        if order == 0, let first = a.first, let other = b.first {
+            order = EntryPath.compare(first, other)
+        }
         try lifted {
             if order <= 0 { try left.open() }
             if order >= 0 { try right.open() }
@@ -127,7 +135,9 @@ extension Inspect {
     }
 
     /// Whether a piece may hold a path, or anything before it.
-    private static func mayHold(_ piece: InspectCursor.Piece, _ path: UnsafeRawBufferPointer) -> Bool {
+    private static func mayHold(_ piece: InspectCursor.Piece, _ path: UnsafeRawBufferPointer)
+        -> Bool
+    {
         guard let first = piece.first else { return true }
         return first.withUnsafeBytes { EntryPath.compare($0, path) <= 0 }
     }
@@ -135,18 +145,22 @@ extension Inspect {
     private static func removed(
         _ cursor: InspectCursor, _ line: UnsafeRawBufferPointer
     ) throws(ReplicationError) -> SnapshotDifference {
-        SnapshotDifference(kind: .removed, old: try lifted { try cursor.entry(line) }, new: nil, aspects: [])
+        SnapshotDifference(
+            kind: .removed, old: try lifted { try cursor.entry(line) }, new: nil, aspects: [])
     }
 
     private static func added(
         _ cursor: InspectCursor, _ line: UnsafeRawBufferPointer
     ) throws(ReplicationError) -> SnapshotDifference {
-        SnapshotDifference(kind: .added, old: nil, new: try lifted { try cursor.entry(line) }, aspects: [])
+        SnapshotDifference(
+            kind: .added, old: nil, new: try lifted { try cursor.entry(line) }, aspects: [])
     }
 
     /// What differs between two entries of one path; nil where it is nothing that counts.
     static func compare(_ old: Entry, _ new: Entry) -> SnapshotDifference? {
-        guard old.kind == new.kind else { return SnapshotDifference(kind: .type, old: old, new: new, aspects: []) }
+        guard old.kind == new.kind else {
+            return SnapshotDifference(kind: .type, old: old, new: new, aspects: [])
+        }
         var aspects: [String] = []
         if old.mode != new.mode { aspects.append("mode") }
         if old.uid != new.uid || old.gid != new.gid { aspects.append("owner") }
@@ -166,7 +180,8 @@ extension Inspect {
             case .directory, .fifo, .socket: true
             }
         if isSame && aspects.isEmpty { return nil }
-        return SnapshotDifference(kind: isSame ? .metadata : .changed, old: old, new: new, aspects: aspects)
+        return SnapshotDifference(
+            kind: isSame ? .metadata : .changed, old: old, new: new, aspects: aspects)
     }
 }
 

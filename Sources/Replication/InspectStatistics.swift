@@ -21,7 +21,8 @@ package struct RepositoryStatistics: Sendable {
         /// Bundles that it needs, and their stored bytes.
         package var bundles = 0
         package var storedBytes = 0
-        /// Stored bytes of bundles that no other snapshot needs: what forgetting it alone may give back.
+        /// Stored bytes of bundles that no other snapshot needs: what forgetting it alone may give
+        /// back.
         package var ownBytes = 0
     }
 
@@ -46,7 +47,9 @@ package struct RepositoryStatistics: Sendable {
     package var damagedRecords = 0
 
     /// Bytes of the snapshots for one byte of chunks; nil while there is nothing.
-    package var deduplication: Double? { chunkBytes > 0 ? Double(snapshotBytes) / Double(chunkBytes) : nil }
+    package var deduplication: Double? {
+        chunkBytes > 0 ? Double(snapshotBytes) / Double(chunkBytes) : nil
+    }
     /// Bytes of chunks for one stored byte.
     package var compression: Double? {
         contentStoredBytes > 0 ? Double(chunkBytes) / Double(contentStoredBytes) : nil
@@ -63,7 +66,11 @@ package struct RepositoryStatistics: Sendable {
             kind = bundle.kind
             isNew = seen.insert(bundle.id).inserted
             guard isNew else { return }
-            if kind == .content { content.stored += bundle.size } else { manifest.stored += bundle.size }
+            if kind == .content {
+                content.stored += bundle.size
+            } else {
+                manifest.stored += bundle.size
+            }
         }
         mutating func frame(_ frame: IndexedFrame) {}
         mutating func chunk(_ id: ChunkID, offset: UInt32, length: UInt32) {
@@ -83,7 +90,8 @@ package struct RepositoryStatistics: Sendable {
     ///
     /// - Parameter isWanted: Which snapshots are shown by themselves.
     package init(
-        of repository: Repository, cancellation: Cancellation, isWanted: (Snapshot) -> Bool = { _ in true }
+        of repository: Repository, cancellation: Cancellation,
+        isWanted: (Snapshot) -> Bool = { _ in true }
     ) throws(ReplicationError) {
         var catalog = try lifted { try SnapshotCatalog.load(repository) }
         damagedRecords = catalog.damaged.count
@@ -92,7 +100,9 @@ package struct RepositoryStatistics: Sendable {
             try cancellation.check()
             do {
                 let payload = try repository.readRecord(name)
-                if payload.withUnsafeBytes({ IndexCodec.read($0, into: &sums) }) != nil { damagedRecords += 1 }
+                if payload.withUnsafeBytes({ IndexCodec.read($0, into: &sums) }) != nil {
+                    damagedRecords += 1
+                }
             } catch {
                 damagedRecords += 1
             }
@@ -106,14 +116,18 @@ package struct RepositoryStatistics: Sendable {
         measure(catalog.snapshots, index: index, isWanted: isWanted)
         var kinds: [String: Objects] = [:]
         for (name, length) in try lifted({ try repository.listAll() }) {
-            let kind = name.split(separator: "/").count > 1 ? String(name.prefix { $0 != "/" }) : "repository"
+            let kind =
+                name.split(separator: "/").count > 1
+                ? String(name.prefix { $0 != "/" }) : "repository"
             kinds[kind, default: Objects(kind: kind)].count += 1
             kinds[kind]?.bytes += length
         }
         objects = kinds.values.sorted { $0.kind < $1.kind }
     }
 
-    private mutating func measure(_ all: [Snapshot], index: ChunkIndex, isWanted: (Snapshot) -> Bool) {
+    private mutating func measure(
+        _ all: [Snapshot], index: ChunkIndex, isWanted: (Snapshot) -> Bool
+    ) {
         var sizes: [BundleID: Int] = [:]
         for bundle in index.bundles { sizes[bundle.id] = bundle.size }
         // Which bundles only one snapshot needs; -1 where several do.

@@ -3,10 +3,11 @@ import SnapshotModel
 package import SnapshotRepository
 import Synchronization
 
-/// A snapshot as an mtree(5) specification: `mtree -f` on the restored tree says whether it is what was backed up.
+/// A snapshot as an mtree(5) specification: `mtree -f` on the restored tree says whether it is what
+/// was backed up.
 ///
-/// Lines stand for themselves, with paths from `.`, the directory that is listed. Directories above the source roots, which restore makes
-/// as well, are there with their type only.
+/// Lines stand for themselves, with paths from `.`, the directory that is listed. Directories above
+/// the source roots, which restore makes as well, are there with their type only.
 package final class Mtree {
     private let inspect: Inspect
     private let snapshot: Snapshot
@@ -19,9 +20,9 @@ package final class Mtree {
     /// Files whose content could not be read: their lines lack the digest.
     package private(set) var unreadFiles = 0
 
-    /// - Parameters:
-    ///   - path: What is listed; the whole snapshot where nil. A file is listed as the one entry of its directory.
-    ///   - wantsDigest: Whether content is read and lines tell its SHA-256.
+    /// - Parameters: - path: What is listed; the whole snapshot where nil. A file is listed as the
+    ///   one entry of its directory. - wantsDigest: Whether content is read and lines tell its
+    ///   SHA-256.
     package init(
         _ inspect: Inspect, snapshot: Snapshot, path: [UInt8]?, wantsDigest: Bool
     ) throws(ReplicationError) {
@@ -40,9 +41,12 @@ package final class Mtree {
         out.append("#mtree\n")
         guard try flush(body) else { return }
         var root: [UInt8]?
-        try inspect.list(snapshot, path: base, isRecursive: true) { (entry) throws(ReplicationError) in
+        try inspect.list(snapshot, path: base, isRecursive: true) {
+            (entry) throws(ReplicationError) in
             if root == nil {
-                root = entry.path == base && entry.kind != .directory ? EntryPath.parent(of: base) : base
+                root =
+                    entry.path == base && entry.kind != .directory
+                    ? EntryPath.parent(of: base) : base
             }
             writeParents(of: entry.path, root: root ?? base)
             try write(entry, root: root ?? base)
@@ -149,7 +153,8 @@ package final class Mtree {
         for shift: UInt32 in [9, 6, 3, 0] { out.append(UInt8(mode >> shift & 7) + 0x30) }
     }
 
-    /// Seconds, and nanoseconds that count up from them, also before 1970: mtree reads the two as separate numbers.
+    /// Seconds, and nanoseconds that count up from them, also before 1970: mtree reads the two as
+    /// separate numbers.
     private func appendTime(_ time: Timestamp) {
         if time.seconds < 0 { out.append(0x2D) }
         out.append(decimal: time.seconds.magnitude)
@@ -221,7 +226,8 @@ struct MtreeDigest {
         while !rest.isEmpty {
             skipHoles()
             let room = next < holes.count ? holes[next].offset - offset : .max
-            let part = UnsafeRawBufferPointer(rebasing: rest.prefix(Int(clamping: min(room, UInt64(rest.count)))))
+            let part = UnsafeRawBufferPointer(
+                rebasing: rest.prefix(Int(clamping: min(room, UInt64(rest.count)))))
             stream.update(part)
             offset += UInt64(part.count)
             rest = UnsafeRawBufferPointer(rebasing: rest[part.count...])
@@ -233,7 +239,9 @@ struct MtreeDigest {
             var left = holes[next].length
             while left > 0 {
                 let count = Int(min(left, UInt64(Self.zeros.count)))
-                Self.zeros.withUnsafeBytes { stream.update(UnsafeRawBufferPointer(rebasing: $0[..<count])) }
+                Self.zeros.withUnsafeBytes {
+                    stream.update(UnsafeRawBufferPointer(rebasing: $0[..<count]))
+                }
                 left -= UInt64(count)
             }
             offset += holes[next].length

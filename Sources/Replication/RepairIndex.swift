@@ -28,11 +28,14 @@ package struct RepairIndexReport: Sendable {
     package var isSound: Bool { damaged.isEmpty && harmedSnapshots.isEmpty }
 }
 
-/// Makes the index anew from the bundles alone: reads all of them, hashes every chunk, then reads every manifest. Needs an owner's identity.
+/// Makes the index anew from the bundles alone: reads all of them, hashes every chunk, then reads
+/// every manifest. Needs an owner's identity.
 ///
-/// Nothing that is stored is relied on but what proves itself. Old index records go last, once the new ones are durable, so whoever
-/// reads meanwhile finds one index or the other, or both, which say the same. A damaged bundle is named; of its frames those are indexed that are
-/// sound, and what relied on the others gets no line, so that the next backup stores it anew where the file is still there.
+/// Nothing that is stored is relied on but what proves itself. Old index records go last, once the
+/// new ones are durable, so whoever reads meanwhile finds one index or the other, or both, which
+/// say the same. A damaged bundle is named; of its frames those are indexed that are sound, and
+/// what relied on the others gets no line, so that the next backup stores it anew where the file is
+/// still there.
 package final class RepairIndex {
     private let repository: Repository
     private let monitor: any Monitor
@@ -49,12 +52,14 @@ package final class RepairIndex {
         guard repository.access.canReadContent else {
             throw ReplicationError(
                 RepositoryError(
-                    .wrongKey, repository.location, "the owner's identity is needed to read bundles",
+                    .wrongKey, repository.location,
+                    "the owner's identity is needed to read bundles",
                     remedy: "give the passphrase, or --identity FILE"))
         }
         report = RepairIndexReport()
         let repository = repository
-        // Old records are listed before bundles: whatever they describe is then in the listing too, unless it has been deleted.
+        // Old records are listed before bundles: whatever they describe is then in the listing too,
+        // unless it has been deleted.
         let old = try lifted { try repository.listRecords(.index).map(\.name) }
         let snapshots = try readSnapshots()
         var damaged: [RepositoryError] = []
@@ -65,7 +70,8 @@ package final class RepairIndex {
         let writer = RepairIndexWriter(repository)
         let chunks = RepairIndexChunks(condemned: condemned.bundles)
         let scan = RepairIndexBundles(
-            repository, listed: listed, writer: writer, chunks: chunks, monitor: monitor, cancellation: cancellation)
+            repository, listed: listed, writer: writer, chunks: chunks, monitor: monitor,
+            cancellation: cancellation)
         let torn = try scan.run()
         report.damaged = try scan.salvage(torn, from: old)
         try writer.flush()
@@ -76,7 +82,8 @@ package final class RepairIndex {
 
         monitor.phase("manifests")
         let segments = try RepairIndexSegments(
-            repository, chunks: chunks, writer: writer, monitor: monitor, cancellation: cancellation)
+            repository, chunks: chunks, writer: writer, monitor: monitor, cancellation: cancellation
+        )
         for (snapshot, isListed) in snapshots {
             try cancellation.check()
             let isWhole = try segments.add(snapshot)
@@ -100,19 +107,22 @@ package final class RepairIndex {
     }
 
     /// All snapshots, the forgotten ones included: forgetting can be taken back.
-    private func readSnapshots() throws(ReplicationError) -> [(snapshot: Snapshot, isListed: Bool)] {
+    private func readSnapshots() throws(ReplicationError) -> [(snapshot: Snapshot, isListed: Bool)]
+    {
         let repository = repository
         let catalog = try lifted { try SnapshotCatalog.load(repository) }
         for error in catalog.damaged {
             report.damaged.append(
                 RepairIndexReport.Damage(
-                    object: error.subject.isEmpty ? "a record" : error.subject, message: error.message, frames: 0))
+                    object: error.subject.isEmpty ? "a record" : error.subject,
+                    message: error.message, frames: 0))
         }
         var all = catalog.snapshots.map { (snapshot: $0, isListed: true) }
         for (name, _, _) in try lifted({ try repository.listRecords(.snapshot) }) {
             let id = SnapshotID(name.id.word0, name.id.word1, name.id.word2, name.id.word3)
             guard catalog.forgotten.contains(id), let value = try? repository.readJSON(name),
-                let snapshot = try? Snapshot(name: name, json: value, key: repository.recordKey(name))
+                let snapshot = try? Snapshot(
+                    name: name, json: value, key: repository.recordKey(name))
             else { continue }
             all.append((snapshot, false))
         }
@@ -151,7 +161,8 @@ final class RepairIndexWriter: Sendable {
     }
 
     private func store(_ state: inout State) throws(RepositoryError) {
-        state.records.insert(try repository.putRecord(.index, time: nil, payload: state.lines.bytes))
+        state.records.insert(
+            try repository.putRecord(.index, time: nil, payload: state.lines.bytes))
         state.lines.removeAll()
     }
 
@@ -163,7 +174,8 @@ final class RepairIndexWriter: Sendable {
 
 /// In which bundle each chunk lies: sixteen bytes a chunk, so that ten million take 160 MB.
 ///
-/// Keeps 96 bits of each id. They decide only which bundle a line names, never which bytes are read.
+/// Keeps 96 bits of each id. They decide only which bundle a line names, never which bytes are
+/// read.
 final class RepairIndexChunks: @unchecked Sendable {
     // Sendable: filled under `places`, read by one thread after `sort`.
     private struct Place {
@@ -192,7 +204,8 @@ final class RepairIndexChunks: @unchecked Sendable {
                 for chunk in frame.chunks {
                     places.list.append(
                         Place(
-                            high: chunk.id.word0, low: UInt32(truncatingIfNeeded: chunk.id.word1 >> 32), bundle: number))
+                            high: chunk.id.word0,
+                            low: UInt32(truncatingIfNeeded: chunk.id.word1 >> 32), bundle: number))
                 }
             }
         }
@@ -218,7 +231,11 @@ final class RepairIndexChunks: @unchecked Sendable {
         while start < end {
             let middle = (start + end) / 2
             let place = sorted[middle]
-            if place.high < id.word0 || place.high == id.word0 && place.low < low { start = middle + 1 } else { end = middle }
+            if place.high < id.word0 || place.high == id.word0 && place.low < low {
+                start = middle + 1
+            } else {
+                end = middle
+            }
         }
         var found: UInt32?
         while start < sorted.count, sorted[start].high == id.word0, sorted[start].low == low {

@@ -29,7 +29,8 @@ final class RepairIndexBundles: Sendable {
     private let outcome = Mutex(Outcome())
 
     init(
-        _ repository: Repository, listed: [BundleID: Int], writer: RepairIndexWriter, chunks: RepairIndexChunks,
+        _ repository: Repository, listed: [BundleID: Int], writer: RepairIndexWriter,
+        chunks: RepairIndexChunks,
         monitor: any Monitor, cancellation: Cancellation
     ) {
         self.repository = repository
@@ -69,7 +70,8 @@ final class RepairIndexBundles: Sendable {
             if let member = frame.members.first { kind = member.kind.bundleKind }
         }
         do {
-            let scanner = try BundleScanner(identities: repository.contentIdentities, wantsMD5: repository.wantsMD5)
+            let scanner = try BundleScanner(
+                identities: repository.contentIdentities, wantsMD5: repository.wantsMD5)
             var offset = 0
             while true {
                 try cancellation.check()
@@ -113,7 +115,8 @@ final class RepairIndexBundles: Sendable {
             guard let current else { return }
             frames[current, default: []].append(
                 FrameRecord(
-                    offset: frame.offset, length: frame.length, raw: frame.raw, fingerprint: frame.fingerprint, chunks: []))
+                    offset: frame.offset, length: frame.length, raw: frame.raw,
+                    fingerprint: frame.fingerprint, chunks: []))
         }
         mutating func chunk(_ id: ChunkID, offset: UInt32, length: UInt32) {
             guard let current, let last = frames[current]?.indices.last else { return }
@@ -122,9 +125,11 @@ final class RepairIndexBundles: Sendable {
         mutating func segment(_ id: ChunkID, bundles: [BundleID]) {}
     }
 
-    /// Writes lines for the frames of damaged bundles that are sound: those that the scan had seen, and those that an old line tells of and
-    /// that prove it, frame by frame and chunk by chunk.
-    func salvage(_ torn: [Torn], from old: [RecordName]) throws(ReplicationError) -> [RepairIndexReport.Damage] {
+    /// Writes lines for the frames of damaged bundles that are sound: those that the scan had seen,
+    /// and those that an old line tells of and that prove it, frame by frame and chunk by chunk.
+    func salvage(_ torn: [Torn], from old: [RecordName]) throws(ReplicationError)
+        -> [RepairIndexReport.Damage]
+    {
         guard !torn.isEmpty else { return [] }
         var lines = OldLines(wanted: Set(torn.map(\.id)))
         for name in old {
@@ -133,8 +138,11 @@ final class RepairIndexBundles: Sendable {
                 let payload = try repository.readRecord(name)
                 _ = payload.withUnsafeBytes { IndexCodec.read($0, into: &lines) }
             } catch {
-                // A record that does not prove itself tells nothing; one that the store cannot give now may be sound.
-                if error.kind == .storage || error.kind == .newerFormat { throw ReplicationError(error) }
+                // A record that does not prove itself tells nothing; one that the store cannot give
+                // now may be sound.
+                if error.kind == .storage || error.kind == .newerFormat {
+                    throw ReplicationError(error)
+                }
             }
         }
         let accesses = BundleAccessCache(repository)
@@ -148,7 +156,9 @@ final class RepairIndexBundles: Sendable {
                 let seen = Set(frames.map(\.offset))
                 for frame in lines.frames[bundle.id] ?? [] where !seen.contains(frame.offset) {
                     try cancellation.check()
-                    if try isSound(frame, of: bundle.id, size: size, access) { frames.append(frame) }
+                    if try isSound(frame, of: bundle.id, size: size, access) {
+                        frames.append(frame)
+                    }
                 }
             }
             frames.sort { $0.offset < $1.offset }
@@ -160,7 +170,8 @@ final class RepairIndexBundles: Sendable {
             }
             damage.append(
                 RepairIndexReport.Damage(
-                    object: repository.bundleKey(bundle.id), message: bundle.message, frames: frames.count))
+                    object: repository.bundleKey(bundle.id), message: bundle.message,
+                    frames: frames.count))
         }
         return damage
     }
@@ -181,15 +192,19 @@ final class RepairIndexBundles: Sendable {
         _ frame: FrameRecord, of id: BundleID, size: Int, _ access: BundleAccess
     ) throws(ReplicationError) -> Bool {
         do {
-            let range = try access.sealedRange(offset: frame.offset, length: frame.length, storedSize: size)
+            let range = try access.sealedRange(
+                offset: frame.offset, length: frame.length, storedSize: size)
             let sealed = ByteBuffer(capacity: range.count)
             sealed.count = try repository.readBundle(
-                id, range: range, into: UnsafeMutableRawBufferPointer(start: sealed.base, count: range.count))
+                id, range: range,
+                into: UnsafeMutableRawBufferPointer(start: sealed.base, count: range.count))
             guard sealed.count == range.count else { return false }
             let raw = ByteBuffer(capacity: frame.raw)
-            try FrameOpener().openFrame(sealed.bytes, frame, access: access, storedSize: size, into: raw)
+            try FrameOpener().openFrame(
+                sealed.bytes, frame, access: access, storedSize: size, into: raw)
             for chunk in frame.chunks {
-                _ = try FrameFetcher.chunk(chunk.id, offset: Int(chunk.offset), length: Int(chunk.length), in: raw.bytes)
+                _ = try FrameFetcher.chunk(
+                    chunk.id, offset: Int(chunk.offset), length: Int(chunk.length), in: raw.bytes)
             }
             return true
         } catch let error as RepositoryError where error.kind == .storage {

@@ -5,10 +5,11 @@ import Synchronization
 
 /// Reads manifests and writes a line for each segment and node of which everything below is there.
 ///
-/// What is not whole gets no line: a line that keeps silent about something would let prune delete what is needed, and without one the
-/// next backup looks at the segment anew. One thread.
+/// What is not whole gets no line: a line that keeps silent about something would let prune delete
+/// what is needed, and without one the next backup looks at the segment anew. One thread.
 final class RepairIndexSegments {
-    /// What lies below a piece of a manifest, as numbers of bundles, ascending; nil where it is not whole.
+    /// What lies below a piece of a manifest, as numbers of bundles, ascending; nil where it is not
+    /// whole.
     private typealias Need = [UInt32]?
 
     private let repository: Repository
@@ -23,7 +24,8 @@ final class RepairIndexSegments {
     private(set) var harmedPathCount = 0
 
     init(
-        _ repository: Repository, chunks: RepairIndexChunks, writer: RepairIndexWriter, monitor: any Monitor,
+        _ repository: Repository, chunks: RepairIndexChunks, writer: RepairIndexWriter,
+        monitor: any Monitor,
         cancellation: Cancellation
     ) throws(ReplicationError) {
         self.repository = repository
@@ -31,10 +33,12 @@ final class RepairIndexSegments {
         self.writer = writer
         self.monitor = monitor
         self.cancellation = cancellation
-        // What is fetched proves itself by its digest, whichever record, old or new, said where it lies.
+        // What is fetched proves itself by its digest, whichever record, old or new, said where it
+        // lies.
         fetcher = try lifted {
             let index = try ChunkIndex.load(repository)
-            return try FrameFetcher(repository, index: index, accesses: BundleAccessCache(repository), keeping: 3)
+            return try FrameFetcher(
+                repository, index: index, accesses: BundleAccessCache(repository), keeping: 3)
         }
     }
 
@@ -137,7 +141,8 @@ final class RepairIndexSegments {
         harmedPathCount += 1
         if harmedPaths.count < VerifyFinding.pathsKept { harmedPaths.append(path) }
         monitor.counts.problems.add(1, ordering: .relaxed)
-        monitor.problem(path, kind: "damaged", message: "is not whole: a part of its content could not be read")
+        monitor.problem(
+            path, kind: "damaged", message: "is not whole: a part of its content could not be read")
     }
 
     /// Adds the bundles of everything that an entry names; false where something is missing.
@@ -159,7 +164,9 @@ final class RepairIndexSegments {
             add(entry.chunks)
             return isWhole
         }
-        for id in entry.chunks where !include(id, try list(id, level: entry.listDepth), in: &need) { isWhole = false }
+        for id in entry.chunks where !include(id, try list(id, level: entry.listDepth), in: &need) {
+            isWhole = false
+        }
         return isWhole
     }
 
@@ -188,7 +195,8 @@ final class RepairIndexSegments {
 
     // MARK: Lines of others
 
-    /// Segment lines of old records about what no snapshot names: those of runs that are still going on.
+    /// Segment lines of old records about what no snapshot names: those of runs that are still
+    /// going on.
     private struct OtherLines: IndexCodec.Receiver {
         let known: (ChunkID) -> Bool
         let isThere: (BundleID) -> Bool
@@ -212,7 +220,9 @@ final class RepairIndexSegments {
             do {
                 payload = try repository.readRecord(name)
             } catch {
-                if error.kind == .storage || error.kind == .newerFormat { throw ReplicationError(error) }
+                if error.kind == .storage || error.kind == .newerFormat {
+                    throw ReplicationError(error)
+                }
                 continue
             }
             var lines = OtherLines(known: { self.known[$0] != nil }, isThere: { listed[$0] != nil })

@@ -2,11 +2,13 @@ import BundleFormat
 import SnapshotModel
 package import SnapshotRepository
 
-/// Proves that a repository holds what it should: every snapshot → manifest → index → bundles, and on demand the stored bytes themselves.
+/// Proves that a repository holds what it should: every snapshot → manifest → index → bundles, and
+/// on demand the stored bytes themselves.
 ///
-/// With the host key alone it checks every record, every key object and the presence of every needed bundle, and reads stored bytes
-/// against their names. With an owner's identity it also opens bundles, hashes every chunk, and reads manifests, so that findings name files.
-/// Whatever is wrong is a finding; only what keeps it from looking at all is an error.
+/// With the host key alone it checks every record, every key object and the presence of every
+/// needed bundle, and reads stored bytes against their names. With an owner's identity it also
+/// opens bundles, hashes every chunk, and reads manifests, so that findings name files. Whatever is
+/// wrong is a finding; only what keeps it from looking at all is an error.
 package final class Verify {
     private let repository: Repository
     private let options: VerifyOptions
@@ -15,7 +17,8 @@ package final class Verify {
     private var report = VerifyReport()
 
     package init(
-        repository: Repository, options: VerifyOptions, monitor: any Monitor, cancellation: Cancellation
+        repository: Repository, options: VerifyOptions, monitor: any Monitor,
+        cancellation: Cancellation
     ) {
         self.repository = repository
         self.options = options
@@ -28,11 +31,16 @@ package final class Verify {
         monitor.phase("keys")
         try checkKeys()
         checkRecovery()
-        var structure = try VerifyStructure(repository, monitor: monitor, cancellation: cancellation)
+        var structure = try VerifyStructure(
+            repository, monitor: monitor, cancellation: cancellation)
         if structure.findings.contains(where: \.isDamage) {
-            // What looks like damage may be prune at work between two listings: it is believed when a second look sees it too.
-            let again = try VerifyStructure(repository, monitor: monitor, cancellation: cancellation)
-            if again.names != structure.names || again.findings.count != structure.findings.count { structure = again }
+            // What looks like damage may be prune at work between two listings: it is believed when
+            // a second look sees it too.
+            let again = try VerifyStructure(
+                repository, monitor: monitor, cancellation: cancellation)
+            if again.names != structure.names || again.findings.count != structure.findings.count {
+                structure = again
+            }
         }
         checkLastCommit(structure)
         report.findings += structure.findings
@@ -46,7 +54,8 @@ package final class Verify {
 
         var bad = VerifyBadPlaces()
         let data = VerifyData(
-            repository: repository, structure: structure, monitor: monitor, cancellation: cancellation)
+            repository: repository, structure: structure, monitor: monitor,
+            cancellation: cancellation)
         let accesses = BundleAccessCache(repository)
         var verified = try lifted { try VerifiedRecord.load(repository) }
         if let share = options.readData { try readData(share, data, structure, &verified) }
@@ -54,7 +63,9 @@ package final class Verify {
         if repository.access.canReadContent {
             for finding in report.findings {
                 guard let id = bundle(of: finding, structure) else { continue }
-                if finding.kind == .bundleMissing || finding.kind == .index || finding.kind == .unreadable {
+                if finding.kind == .bundleMissing || finding.kind == .index
+                    || finding.kind == .unreadable
+                {
                     bad.bundles.insert(id)
                 } else if finding.kind == .bundleDamaged || finding.kind == .bundleSize {
                     data.probe(id, accesses: accesses, bad: &bad)
@@ -63,7 +74,9 @@ package final class Verify {
             try readManifests(structure, bad, accesses)
         }
         var harmed: Set<SnapshotID> = []
-        for finding in report.findings where finding.isDamage { harmed.formUnion(finding.snapshots) }
+        for finding in report.findings where finding.isDamage {
+            harmed.formUnion(finding.snapshots)
+        }
         report.soundSnapshots = structure.catalog.snapshots.count { !harmed.contains($0.id) }
         return report
     }
@@ -79,7 +92,9 @@ package final class Verify {
                 report.findings.append(
                     VerifyFinding(
                         .config, config, "has changed while it was in use",
-                        remedy: "nothing ever changes it: compare it with another copy of the repository"))
+                        remedy:
+                            "nothing ever changes it: compare it with another copy of the repository"
+                    ))
             }
         } catch {
             report.findings.append(VerifyStructure.finding(error, config))
@@ -96,18 +111,21 @@ package final class Verify {
         for finding in found {
             report.findings.append(
                 VerifyFinding(
-                    .keys, finding.object, finding.message, remedy: finding.remedy, isDamage: finding.isDamage))
+                    .keys, finding.object, finding.message, remedy: finding.remedy,
+                    isDamage: finding.isDamage))
         }
     }
 
     private func checkRecovery() {
-        let remedy = "do not run it; this release brings its own: compare with another copy of the repository"
+        let remedy =
+            "do not run it; this release brings its own: compare with another copy of the repository"
         do {
             let state = try Recovery.isIntact(in: repository)
             if !state.isThere {
                 report.findings.append(
                     VerifyFinding(
-                        .recovery, "recover.py", "is missing: the repository would be harder to open without batchsync",
+                        .recovery, "recover.py",
+                        "is missing: the repository would be harder to open without batchsync",
                         remedy: "copy it back from another repository"))
             } else if !state.isOurs {
                 let digest = state.digest.map { $0.description } ?? "?"
@@ -122,23 +140,22 @@ package final class Verify {
         }
     }
 
-    /// A host remembers its last commit: a record that is neither listed nor forgotten has been taken away.
+    /// A host remembers its last commit: a record that is neither listed nor forgotten has been
+    /// taken away.
     private func checkLastCommit(_ structure: VerifyStructure) {
-        let path = repository.statePath + "/last-commit.json"
-        guard let bytes = try? LocalFile.read(path, maximumBytes: 1 << 20), let value = JSONValue(parsing: bytes),
-            let id = value["snapshot"]?.string.flatMap({ SnapshotID($0) })
-        else { return }
-        let name = value["name"]?.string ?? id.description
+        guard let last = LastCommit.load(for: repository) else { return }
+        let id = last.snapshot
         let isListed = structure.names.contains {
             $0.type == .snapshot && $0.id == RecordID(id.word0, id.word1, id.word2, id.word3)
         }
         guard !isListed, !structure.catalog.forgotten.contains(id) else { return }
         report.findings.append(
             VerifyFinding(
-                .vanished, "snapshots/\(name)",
+                .vanished, "snapshots/\(last.name)",
                 "this host committed it and it has vanished without being forgotten: the repository has been rolled back, or it was deleted",
-                remedy: "compare with another copy of the repository, and find out who can write to this one",
-                snapshots: []))
+                remedy:
+                    "compare with another copy of the repository, and find out who can write to this one"
+            ))
     }
 
     // MARK: Stored bytes
@@ -149,7 +166,8 @@ package final class Verify {
     ) throws(ReplicationError) {
         monitor.phase("data")
         let depth: VerifiedRecord.Depth = repository.access.canReadContent ? .content : .digest
-        let chosen = VerifyData.choose(structure.readable, share: share, marks: verified.marks, depth: depth)
+        let chosen = VerifyData.choose(
+            structure.readable, share: share, marks: verified.marks, depth: depth)
         for (id, size, outcome) in data.read(chosen) {
             report.bundlesRead += 1
             report.bytesRead += size
@@ -161,25 +179,30 @@ package final class Verify {
             case .damaged(let message):
                 report.findings.append(
                     VerifyFinding(
-                        .bundleDamaged, key, message, remedy: "copy it back from another copy of the repository",
+                        .bundleDamaged, key, message,
+                        remedy: "copy it back from another copy of the repository",
                         snapshots: affected))
             case .misindexed:
                 report.findings.append(
                     VerifyFinding(
-                        .index, key, "holds something else than the index says", remedy: VerifyStructure.repair,
+                        .index, key, "holds something else than the index says",
+                        remedy: VerifyStructure.repair,
                         snapshots: affected))
             case .unreadable(let error):
                 report.findings.append(
-                    VerifyFinding(.unreadable, key, error.message, remedy: error.remedy, snapshots: affected))
+                    VerifyFinding(
+                        .unreadable, key, error.message, remedy: error.remedy, snapshots: affected))
             }
         }
         report.contentRead = depth == .content
         if report.bundlesRead > 0 {
             do {
                 try verified.store(
-                    in: repository, time: options.now, host: options.host, keeping: Set(structure.listed.keys))
+                    in: repository, time: options.now, host: options.host,
+                    keeping: Set(structure.listed.keys))
             } catch {
-                monitor.note("what was read could not be noted in the repository: \(error.description)")
+                monitor.note(
+                    "what was read could not be noted in the repository: \(error.description)")
             }
         }
         try cancellation.check()
@@ -198,7 +221,8 @@ package final class Verify {
     // MARK: Files
 
     private func bundle(of finding: VerifyFinding, _ structure: VerifyStructure) -> BundleID? {
-        guard finding.isDamage, finding.object.hasPrefix("bundles/"), let name = finding.object.split(separator: "/").last
+        guard finding.isDamage, finding.object.hasPrefix("bundles/"),
+            let name = finding.object.split(separator: "/").last
         else { return nil }
         return BundleID(name.prefix(64))
     }
@@ -221,10 +245,13 @@ package final class Verify {
             let harmed = outcome.snapshots[.bundle(id)] ?? []
             let needing = Set(report.findings[position].snapshots)
             report.findings[position].snapshots = snapshots.indices.filter {
-                harmed.contains($0) || outcome.unread.contains($0) && needing.contains(snapshots[$0].id)
+                harmed.contains($0)
+                    || outcome.unread.contains($0) && needing.contains(snapshots[$0].id)
             }.map { snapshots[$0].id }
         }
-        for (cause, damage) in outcome.harm.damages.sorted(by: { $0.value.message < $1.value.message }) {
+        for (cause, damage) in outcome.harm.damages.sorted(by: {
+            $0.value.message < $1.value.message
+        }) {
             let (kind, object): (VerifyFinding.Kind, String) =
                 switch cause {
                 case .bundle(let id): (.bundleDamaged, repository.bundleKey(id))
@@ -239,7 +266,9 @@ package final class Verify {
                 report.findings.append(
                     VerifyFinding(
                         kind, object, damage.message,
-                        remedy: kind == .index ? VerifyStructure.repair : "copy it back from another copy of the repository"))
+                        remedy: kind == .index
+                            ? VerifyStructure.repair
+                            : "copy it back from another copy of the repository"))
                 position = report.findings.count - 1
             }
             guard let position else { continue }

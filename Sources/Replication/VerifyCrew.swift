@@ -6,9 +6,11 @@ enum VerifyCrew {
         let next = Atomic<Int>(0)
     }
 
-    /// Runs `body` on each of `threads` threads; each asks for the next job until there is none. Returns when all have ended.
+    /// Runs `body` on each of `threads` threads; each asks for the next job until there is none.
+    /// Returns when all have ended.
     static func run(
-        threads: Int = 2, jobs: Int, cancellation: Cancellation, _ body: @escaping @Sendable (() -> Int?) -> Void
+        threads: Int = 2, jobs: Int, cancellation: Cancellation,
+        _ body: @escaping @Sendable (() -> Int?) -> Void
     ) {
         guard jobs > 0 else { return }
         let counter = Counter()

@@ -45,9 +45,11 @@ struct VerifyData {
         let list = Mutex<[(id: BundleID, size: Int, outcome: Outcome)]>([])
     }
 
-    /// The bundles to read: those that have waited longest at the depth that can be reached now, until their bytes make up the share.
+    /// The bundles to read: those that have waited longest at the depth that can be reached now,
+    /// until their bytes make up the share.
     static func choose(
-        _ bundles: [(id: BundleID, size: Int)], share: VerifyOptions.Share, marks: [BundleID: VerifiedRecord.Mark],
+        _ bundles: [(id: BundleID, size: Int)], share: VerifyOptions.Share,
+        marks: [BundleID: VerifiedRecord.Mark],
         depth: VerifiedRecord.Depth
     ) -> [(id: BundleID, size: Int)] {
         let wanted = share.bytes(of: bundles.reduce(0) { $0 + $1.size })
@@ -57,7 +59,9 @@ struct VerifyData {
             return (mark.depth >= depth ? mark.time : never, mark.time)
         }
         let ordered = bundles.map { (bundle: $0, rank: rank($0.id)) }.sorted { left, right in
-            if left.rank.atDepth != right.rank.atDepth { return left.rank.atDepth < right.rank.atDepth }
+            if left.rank.atDepth != right.rank.atDepth {
+                return left.rank.atDepth < right.rank.atDepth
+            }
             if left.rank.atAll != right.rank.atAll { return left.rank.atAll < right.rank.atAll }
             return left.bundle.id < right.bundle.id
         }
@@ -71,7 +75,9 @@ struct VerifyData {
     }
 
     /// Reads bundles; what was not reached before a cancellation is not in the outcome.
-    func read(_ bundles: [(id: BundleID, size: Int)]) -> [(id: BundleID, size: Int, outcome: Outcome)] {
+    func read(_ bundles: [(id: BundleID, size: Int)]) -> [(
+        id: BundleID, size: Int, outcome: Outcome
+    )] {
         monitor.counts.bytesExpected.add(bundles.reduce(0) { $0 + $1.size }, ordering: .relaxed)
         // The largest first, so that the threads end together.
         let jobs = bundles.sorted { $0.size != $1.size ? $0.size > $1.size : $0.id < $1.id }
@@ -81,7 +87,9 @@ struct VerifyData {
             let buffer = ByteBuffer(capacity: Self.stepBytes)
             while let job = next() {
                 let (id, size) = jobs[job]
-                let outcome = work.repository.access.canReadContent ? work.scan(id, buffer) : work.digest(id, buffer)
+                let outcome =
+                    work.repository.access.canReadContent
+                    ? work.scan(id, buffer) : work.digest(id, buffer)
                 guard let outcome else { return }
                 outcomes.list.withLock { $0.append((id, size, outcome)) }
             }
@@ -91,7 +99,8 @@ struct VerifyData {
 
     /// Hands all bytes of a bundle to `body`. False where it was asked to stop.
     private func forEachStep<Failure: Error>(
-        _ id: BundleID, _ buffer: ByteBuffer, _ body: (UnsafeRawBufferPointer) throws(Failure) -> Void
+        _ id: BundleID, _ buffer: ByteBuffer,
+        _ body: (UnsafeRawBufferPointer) throws(Failure) -> Void
     ) throws -> Bool {
         var offset = 0
         while true {
@@ -108,7 +117,8 @@ struct VerifyData {
 
     private func outcome(_ error: any Error) -> Outcome {
         switch error {
-        case let error as RepositoryError: error.kind == .storage ? .unreadable(error) : .damaged(error.message)
+        case let error as RepositoryError:
+            error.kind == .storage ? .unreadable(error) : .damaged(error.message)
         case let error as BundleError: .damaged(error.description)
         default: .damaged("\(error)")
         }
@@ -135,14 +145,17 @@ struct VerifyData {
             }
             guard goesOn else { return nil }
             let bundle = try scanner.finish(expecting: id) { _ in }
-            if let said = structure.audit.bundles[id], said != VerifyIndexAudit.Summary(bundle) { return .misindexed }
+            if let said = structure.audit.bundles[id], said != VerifyIndexAudit.Summary(bundle) {
+                return .misindexed
+            }
             return .sound
         } catch {
             return outcome(error)
         }
     }
 
-    /// Looks which frames of a damaged bundle can still be read, and adds the others to `bad`. Needs an identity.
+    /// Looks which frames of a damaged bundle can still be read, and adds the others to `bad`.
+    /// Needs an identity.
     func probe(_ id: BundleID, accesses: BundleAccessCache, bad: inout VerifyBadPlaces) {
         let frames = structure.index.frames(of: id)
         guard let size = structure.listed[id], !frames.isEmpty, let opener = try? FrameOpener(),
@@ -159,18 +172,22 @@ struct VerifyData {
     }
 
     private func isSound(
-        _ frame: IndexedFrame, of id: BundleID, size: Int, _ access: BundleAccess, _ opener: FrameOpener,
+        _ frame: IndexedFrame, of id: BundleID, size: Int, _ access: BundleAccess,
+        _ opener: FrameOpener,
         _ sealed: ByteBuffer, _ raw: ByteBuffer
     ) -> Bool {
         do {
-            let range = try access.sealedRange(offset: frame.offset, length: frame.length, storedSize: size)
+            let range = try access.sealedRange(
+                offset: frame.offset, length: frame.length, storedSize: size)
             sealed.removeAll()
             sealed.reserve(range.count)
             sealed.count = try repository.readBundle(
-                id, range: range, into: UnsafeMutableRawBufferPointer(start: sealed.base, count: range.count))
+                id, range: range,
+                into: UnsafeMutableRawBufferPointer(start: sealed.base, count: range.count))
             guard sealed.count == range.count else { return false }
             let record = FrameRecord(
-                offset: frame.offset, length: frame.length, raw: frame.raw, fingerprint: frame.fingerprint, chunks: [])
+                offset: frame.offset, length: frame.length, raw: frame.raw,
+                fingerprint: frame.fingerprint, chunks: [])
             try opener.openFrame(sealed.bytes, record, access: access, storedSize: size, into: raw)
             return true
         } catch {

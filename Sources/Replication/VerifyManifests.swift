@@ -66,9 +66,11 @@ struct VerifyHarm: Sendable {
     }
 }
 
-/// Reads the manifests of all snapshots, each segment once, and looks every chunk up that an entry names. Needs an owner's identity.
+/// Reads the manifests of all snapshots, each segment once, and looks every chunk up that an entry
+/// names. Needs an owner's identity.
 ///
-/// Memory: a number for each segment in each distinct node, an id and a path for each segment; nothing for chunks.
+/// Memory: a number for each segment in each distinct node, an id and a path for each segment;
+/// nothing for chunks.
 final class VerifyManifests {
     struct Outcome {
         var harm = VerifyHarm()
@@ -106,7 +108,8 @@ final class VerifyManifests {
     private var outcome = Outcome()
 
     init(
-        _ repository: Repository, structure: VerifyStructure, bad: VerifyBadPlaces, accesses: BundleAccessCache,
+        _ repository: Repository, structure: VerifyStructure, bad: VerifyBadPlaces,
+        accesses: BundleAccessCache,
         monitor: any Monitor, cancellation: Cancellation
     ) throws(ReplicationError) {
         self.repository = repository
@@ -116,7 +119,9 @@ final class VerifyManifests {
         self.monitor = monitor
         self.cancellation = cancellation
         let index = structure.index
-        fetcher = try lifted { try FrameFetcher(repository, index: index, accesses: accesses, keeping: 3) }
+        fetcher = try lifted {
+            try FrameFetcher(repository, index: index, accesses: accesses, keeping: 3)
+        }
     }
 
     func run() throws(ReplicationError) -> Outcome {
@@ -134,7 +139,9 @@ final class VerifyManifests {
         try checkSegments()
         // Which snapshots a damaged segment belongs to is only asked where there is one.
         var snapshotsOf: [Int: Set<Int>] = [:]
-        let damaged = outcome.harm.damages.values.reduce(into: Set<Int>()) { $0.formUnion($1.segments) }
+        let damaged = outcome.harm.damages.values.reduce(into: Set<Int>()) {
+            $0.formUnion($1.segments)
+        }
         if !damaged.isEmpty {
             for (number, top) in tops.enumerated() {
                 for segment in numbers(below: top) where damaged.contains(segment) {
@@ -147,7 +154,9 @@ final class VerifyManifests {
             for segment in damage.segments { concerned.formUnion(snapshotsOf[segment] ?? []) }
             outcome.snapshots[cause] = concerned
         }
-        for segment in outcome.harm.unreadSegments { outcome.unread.formUnion(snapshotsOf[segment] ?? []) }
+        for segment in outcome.harm.unreadSegments {
+            outcome.unread.formUnion(snapshotsOf[segment] ?? [])
+        }
         return outcome
     }
 
@@ -230,7 +239,9 @@ final class VerifyManifests {
             _ = try ManifestReader(snapshot, fetcher: fetcher).problems()
         } catch {
             var cause = VerifyHarm.Cause.manifest
-            for id in snapshot.problemIDs where (try? fetcher.chunk(id)) == nil { cause = Self.cause(id, structure.index) }
+            for id in snapshot.problemIDs where (try? fetcher.chunk(id)) == nil {
+                cause = Self.cause(id, structure.index)
+            }
             outcome.harm.note(cause, error.description, snapshot: number)
         }
     }
@@ -255,10 +266,13 @@ final class VerifyManifests {
             if index == 0 || placed[index - 1].frame != place.frame { jobs.append([]) }
             jobs[jobs.count - 1].append(place.segment)
         }
-        // A small repository has a single frame of segments: two threads share it rather than one doing all the work.
+        // A small repository has a single frame of segments: two threads share it rather than one
+        // doing all the work.
         let most = max(16, (segments.count + 7) / 8)
         let work = jobs.flatMap { job in
-            stride(from: 0, to: job.count, by: most).map { Array(job[$0..<min($0 + most, job.count)]) }
+            stride(from: 0, to: job.count, by: most).map {
+                Array(job[$0..<min($0 + most, job.count)])
+            }
         }
         let shared = Shared()
         let segments = segments
@@ -266,7 +280,8 @@ final class VerifyManifests {
         let (repository, bad, accesses, monitor) = (repository, bad, accesses, monitor)
         VerifyCrew.run(jobs: work.count, cancellation: cancellation) { next in
             do throws(ReplicationError) {
-                let worker = try VerifySegments(repository, index: index, bad: bad, accesses: accesses, monitor: monitor)
+                let worker = try VerifySegments(
+                    repository, index: index, bad: bad, accesses: accesses, monitor: monitor)
                 while let job = next() {
                     for number in work[job] { worker.check(segments[number], number: number) }
                 }

@@ -16,9 +16,11 @@ package struct VerifyOptions: Sendable {
         package func bytes(of total: Int) -> Int {
             switch self {
             case .everything: total
-            case .share(let percent): Int((Double(total) * min(max(percent, 0), 100) / 100).rounded(.up))
+            case .share(let percent):
+                Int((Double(total) * min(max(percent, 0), 100) / 100).rounded(.up))
             case .bytes(let bytes): min(bytes, total)
-            case .fraction(let part, let whole): whole > 0 ? min((total * part + whole - 1) / whole, total) : total
+            case .fraction(let part, let whole):
+                whole > 0 ? min((total * part + whole - 1) / whole, total) : total
             }
         }
     }
@@ -74,7 +76,8 @@ package struct VerifyFinding: Sendable {
     package let isDamage: Bool
     /// Snapshots that are not whole because of it, the oldest first.
     package var snapshots: [SnapshotID] = []
-    /// Files that are not whole because of it, in path order: the first few, known only with an owner's identity.
+    /// Files that are not whole because of it, in path order: the first few, known only with an
+    /// owner's identity.
     package var paths: [[UInt8]] = []
     /// How many versions of files are not whole.
     package var pathCount = 0
@@ -83,7 +86,8 @@ package struct VerifyFinding: Sendable {
     package static let pathsKept = 100
 
     init(
-        _ kind: Kind, _ object: String, _ message: String, remedy: String = "", isDamage: Bool = true,
+        _ kind: Kind, _ object: String, _ message: String, remedy: String = "",
+        isDamage: Bool = true,
         snapshots: [SnapshotID] = []
     ) {
         self.kind = kind

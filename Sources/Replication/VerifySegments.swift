@@ -20,7 +20,8 @@ final class VerifySegments {
     private var lastOnLine: BundleID?
 
     init(
-        _ repository: Repository, index: ChunkIndex, bad: VerifyBadPlaces, accesses: BundleAccessCache,
+        _ repository: Repository, index: ChunkIndex, bad: VerifyBadPlaces,
+        accesses: BundleAccessCache,
         monitor: any Monitor
     ) throws(ReplicationError) {
         self.repository = repository
@@ -28,7 +29,9 @@ final class VerifySegments {
         self.bad = bad
         hasBadPlaces = !bad.isEmpty
         self.monitor = monitor
-        fetcher = try lifted { try FrameFetcher(repository, index: index, accesses: accesses, keeping: 3) }
+        fetcher = try lifted {
+            try FrameFetcher(repository, index: index, accesses: accesses, keeping: 3)
+        }
     }
 
     func check(_ segment: VerifyManifests.Segment, number: Int) {
@@ -39,13 +42,17 @@ final class VerifySegments {
             bytes.removeAll()
             bytes.append(read)
         } catch {
-            let place = "the part of a manifest that begins with \(UTF8Text.display(segment.first)) cannot be read: "
+            let place =
+                "the part of a manifest that begins with \(UTF8Text.display(segment.first)) cannot be read: "
             harm.note(
-                VerifyManifests.cause(segment.id, index), place + error.description, segment: number)
+                VerifyManifests.cause(segment.id, index), place + error.description, segment: number
+            )
             return
         }
         guard let needed = index.bundles(ofSegment: segment.id) else {
-            harm.note(.needLine, "has no line for manifest segment \(segment.id)", segment: number, path: segment.first)
+            harm.note(
+                .needLine, "has no line for manifest segment \(segment.id)", segment: number,
+                path: segment.first)
             line = []
             lastOnLine = nil
             checkEntries(segment, hasLine: false)
@@ -62,7 +69,8 @@ final class VerifySegments {
         let isWhole = JSONLines.forEach(bytes.bytes) { line in
             guard let entry = EntryCodec.read(line) else { return false }
             let isInOrder =
-                count == 0 ? entry.path == segment.first : EntryPath.compare(previous, entry.path) < 0
+                count == 0
+                ? entry.path == segment.first : EntryPath.compare(previous, entry.path) < 0
             guard isInOrder else { return false }
             previous = entry.path
             count += 1
@@ -100,7 +108,8 @@ final class VerifySegments {
             }
             if fault == nil, data != entry.size - holes {
                 fault = (
-                    .manifest, "the chunks of a file hold \(data) bytes where its entry asks for \(entry.size - holes)"
+                    .manifest,
+                    "the chunks of a file hold \(data) bytes where its entry asks for \(entry.size - holes)"
                 )
             }
         }
@@ -115,13 +124,18 @@ final class VerifySegments {
         _ id: ChunkID, _ fault: inout (cause: VerifyHarm.Cause, message: String)?, hasLine: Bool
     ) -> Int {
         guard var location = index.location(id) else {
-            if fault == nil { fault = (.notIndexed, "chunk \(id) is in no bundle that the index knows") }
+            if fault == nil {
+                fault = (.notIndexed, "chunk \(id) is in no bundle that the index knows")
+            }
             return 0
         }
         if hasBadPlaces, !bad.isSound(location) {
             guard let other = index.locations(id).first(where: { bad.isSound($0) }) else {
                 if fault == nil {
-                    fault = (.bundle(location.bundle), "a part of it lies in \(repository.bundleKey(location.bundle)), which is damaged")
+                    fault = (
+                        .bundle(location.bundle),
+                        "a part of it lies in \(repository.bundleKey(location.bundle)), which is damaged"
+                    )
                 }
                 return location.length
             }
@@ -130,7 +144,9 @@ final class VerifySegments {
         if hasLine, location.bundle != lastOnLine {
             if line.contains(location.bundle) {
                 lastOnLine = location.bundle
-            } else if !index.locations(id).contains(where: { line.contains($0.bundle) }), fault == nil {
+            } else if !index.locations(id).contains(where: { line.contains($0.bundle) }),
+                fault == nil
+            {
                 fault = (
                     .needLine,
                     "does not say that a manifest segment needs \(repository.bundleKey(location.bundle))"
@@ -142,7 +158,8 @@ final class VerifySegments {
 
     /// Bytes below list nodes, one node in memory at each level.
     private func walk(
-        _ ids: [ChunkID], depth: Int, _ fault: inout (cause: VerifyHarm.Cause, message: String)?, hasLine: Bool
+        _ ids: [ChunkID], depth: Int, _ fault: inout (cause: VerifyHarm.Cause, message: String)?,
+        hasLine: Bool
     ) -> UInt64 {
         var sum: UInt64 = 0
         for id in ids {
@@ -153,7 +170,9 @@ final class VerifySegments {
             _ = use(id, &fault, hasLine: hasLine)
             do {
                 guard let children = ListNode.read(try fetcher.chunk(id)) else {
-                    if fault == nil { fault = (.manifest, "list node \(id) is not a node of format 1") }
+                    if fault == nil {
+                        fault = (.manifest, "list node \(id) is not a node of format 1")
+                    }
                     continue
                 }
                 sum += walk(children, depth: depth - 1, &fault, hasLine: hasLine)

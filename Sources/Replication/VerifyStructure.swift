@@ -2,8 +2,8 @@ import BundleFormat
 import SnapshotModel
 import SnapshotRepository
 
-/// What the index records, as they lie in the store, say of each bundle: enough to tell whether a bundle that was read is the one they mean,
-/// in memory that grows with the bundles only.
+/// What the index records, as they lie in the store, say of each bundle: enough to tell whether a
+/// bundle that was read is the one they mean, in memory that grows with the bundles only.
 struct VerifyIndexAudit: IndexCodec.Receiver, Sendable {
     struct Summary: Equatable, Sendable {
         var kind: BundleKind
@@ -11,19 +11,22 @@ struct VerifyIndexAudit: IndexCodec.Receiver, Sendable {
         var plain: Int
         var frames = 0
         var chunks = 0
-        /// Sum over all frames and chunks of what is said of them: equal sums, equal lists, in whatever order.
+        /// Sum over all frames and chunks of what is said of them: equal sums, equal lists, in
+        /// whatever order.
         var sum: UInt64 = 0
 
         mutating func addFrame(offset: Int, length: Int, raw: Int, _ fingerprint: Fingerprint) {
             frames += 1
             sum &+= VerifyIndexAudit.mix(
-                fingerprint.high ^ fingerprint.low &* 3, UInt64(offset), UInt64(length), UInt64(raw))
+                fingerprint.high ^ fingerprint.low &* 3, UInt64(offset), UInt64(length), UInt64(raw)
+            )
         }
 
         mutating func add(_ id: ChunkID, frame: Int, offset: UInt32, length: UInt32) {
             chunks += 1
             sum &+= VerifyIndexAudit.mix(
-                id.word0 ^ id.word1 &* 3 ^ id.word2 &* 5 ^ id.word3 &* 7, UInt64(frame), UInt64(offset), UInt64(length))
+                id.word0 ^ id.word1 &* 3 ^ id.word2 &* 5 ^ id.word3 &* 7, UInt64(frame),
+                UInt64(offset), UInt64(length))
         }
 
         init(_ bundle: IndexedBundle) {
@@ -38,7 +41,8 @@ struct VerifyIndexAudit: IndexCodec.Receiver, Sendable {
             size = bundle.size
             plain = bundle.plain
             for frame in bundle.frames {
-                addFrame(offset: frame.offset, length: frame.length, raw: frame.raw, frame.fingerprint)
+                addFrame(
+                    offset: frame.offset, length: frame.length, raw: frame.raw, frame.fingerprint)
                 for chunk in frame.chunks {
                     add(chunk.id, frame: frame.offset, offset: chunk.offset, length: chunk.length)
                 }
@@ -54,7 +58,8 @@ struct VerifyIndexAudit: IndexCodec.Receiver, Sendable {
     private var frameOffset = 0
 
     static func mix(_ a: UInt64, _ b: UInt64, _ c: UInt64, _ d: UInt64) -> UInt64 {
-        var hash = a ^ b &* 0x9E37_79B9_7F4A_7C15 ^ c &* 0xC2B2_AE3D_27D4_EB4F ^ d &* 0x1656_67B1_9E37_79F9
+        var hash =
+            a ^ b &* 0x9E37_79B9_7F4A_7C15 ^ c &* 0xC2B2_AE3D_27D4_EB4F ^ d &* 0x1656_67B1_9E37_79F9
         hash = (hash ^ hash >> 32) &* 0xD6E8_FEB8_6659_FD93
         hash = (hash ^ hash >> 32) &* 0xD6E8_FEB8_6659_FD93
         return hash ^ hash >> 32
@@ -90,8 +95,8 @@ struct VerifyIndexAudit: IndexCodec.Receiver, Sendable {
     }
 }
 
-/// One look at everything that a repository's records say, and at what its store lists: snapshots, then index, then bundles, so that a
-/// backup that goes on meanwhile looks like nothing at all.
+/// One look at everything that a repository's records say, and at what its store lists: snapshots,
+/// then index, then bundles, so that a backup that goes on meanwhile looks like nothing at all.
 struct VerifyStructure: Sendable {
     let catalog: SnapshotCatalog
     let index: ChunkIndex
@@ -110,7 +115,9 @@ struct VerifyStructure: Sendable {
 
     static let repair = "run 'batchsync repair index' with the owner's identity"
 
-    init(_ repository: Repository, monitor: any Monitor, cancellation: Cancellation) throws(ReplicationError) {
+    init(_ repository: Repository, monitor: any Monitor, cancellation: Cancellation)
+        throws(ReplicationError)
+    {
         var findings: [VerifyFinding] = []
         monitor.phase("snapshots")
         var names: Set<RecordName> = []
@@ -129,7 +136,9 @@ struct VerifyStructure: Sendable {
                     read += 1
                 } catch {
                     // Runs replace their records while they go on.
-                    let isThere = try lifted { try repository.listRecords(type) }.contains { $0.name == name }
+                    let isThere = try lifted { try repository.listRecords(type) }.contains {
+                        $0.name == name
+                    }
                     if isThere { findings.append(Self.finding(error, repository.recordKey(name))) }
                 }
             }
@@ -145,13 +154,15 @@ struct VerifyStructure: Sendable {
                 if let bad {
                     findings.append(
                         VerifyFinding(
-                            .record, repository.recordKey(name), "line \(bad) is not a line of an index",
+                            .record, repository.recordKey(name),
+                            "line \(bad) is not a line of an index",
                             remedy: Self.repair))
                 }
             } catch {
                 var finding = Self.finding(error, repository.recordKey(name))
                 if finding.kind == .record {
-                    finding = VerifyFinding(.record, finding.object, finding.message, remedy: Self.repair)
+                    finding = VerifyFinding(
+                        .record, finding.object, finding.message, remedy: Self.repair)
                 }
                 findings.append(finding)
             }
@@ -159,7 +170,9 @@ struct VerifyStructure: Sendable {
         }
         monitor.phase("bundles")
         let listed = try lifted { try repository.listBundles() }
-        let index = try lifted { try ChunkIndex.load(repository, condemned: catalog.condemned, listed: listed) }
+        let index = try lifted {
+            try ChunkIndex.load(repository, condemned: catalog.condemned, listed: listed)
+        }
         catalog.markIncomplete(index)
         var needs: [VerifyBundleSet] = []
         var numbers: [BundleID: Int] = [:]
@@ -217,7 +230,8 @@ struct VerifyStructure: Sendable {
             guard let indexed = sizes[id] else {
                 findings.append(
                     VerifyFinding(
-                        .index, key, "is needed and not in the index", remedy: Self.repair, snapshots: affected))
+                        .index, key, "is needed and not in the index", remedy: Self.repair,
+                        snapshots: affected))
                 continue
             }
             guard let size = listed[id] else {
@@ -225,7 +239,8 @@ struct VerifyStructure: Sendable {
                 if affected.isEmpty, catalog.condemned.bundles.contains(id) { continue }
                 findings.append(
                     VerifyFinding(
-                        .bundleMissing, key, "is missing" + (affected.isEmpty ? "; no snapshot needs it" : ""),
+                        .bundleMissing, key,
+                        "is missing" + (affected.isEmpty ? "; no snapshot needs it" : ""),
                         remedy: affected.isEmpty
                             ? Self.repair
                             : "copy it back from another copy of the repository, or back up again: what is still on disk is stored anew",
@@ -236,19 +251,22 @@ struct VerifyStructure: Sendable {
                 findings.append(
                     VerifyFinding(
                         .bundleSize, key, "has \(size) bytes where the index says \(indexed)",
-                        remedy: "copy it back from another copy of the repository", snapshots: affected))
+                        remedy: "copy it back from another copy of the repository",
+                        snapshots: affected))
             }
             if !affected.isEmpty, catalog.condemned.bundles.contains(id) {
                 findings.append(
                     VerifyFinding(
-                        .condemned, key, "is condemned and needed: it is kept as long as a snapshot needs it",
+                        .condemned, key,
+                        "is condemned and needed: it is kept as long as a snapshot needs it",
                         isDamage: false, snapshots: affected))
             }
         }
         for id in audit.contradicted.sorted() {
             findings.append(
                 VerifyFinding(
-                    .index, repository.bundleKey(id), "two lines of the index contradict each other about it",
+                    .index, repository.bundleKey(id),
+                    "two lines of the index contradict each other about it",
                     remedy: Self.repair, snapshots: snapshots(needing: id)))
         }
         return findings
@@ -257,7 +275,9 @@ struct VerifyStructure: Sendable {
     /// Snapshots that need a bundle, the oldest first.
     func snapshots(needing id: BundleID) -> [SnapshotID] {
         guard let number = numbers[id] else { return [] }
-        return catalog.snapshots.indices.filter { needs[$0].contains(number) }.map { catalog.snapshots[$0].id }
+        return catalog.snapshots.indices.filter { needs[$0].contains(number) }.map {
+            catalog.snapshots[$0].id
+        }
     }
 
     /// Bundles that are there and that some snapshot needs or the index tells of, by id.
@@ -280,6 +300,7 @@ struct VerifyStructure: Sendable {
         let object = error.subject.isEmpty ? (object.isEmpty ? "the store" : object) : error.subject
         return VerifyFinding(
             error.kind == .storage ? .unreadable : .record, object, error.message,
-            remedy: error.kind == .storage ? error.remedy : "copy it back from another copy of the repository")
+            remedy: error.kind == .storage
+                ? error.remedy : "copy it back from another copy of the repository")
     }
 }

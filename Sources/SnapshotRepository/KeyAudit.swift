@@ -19,10 +19,12 @@ package struct KeyFinding: Sendable {
 }
 
 extension RepositoryKeys {
-    private static let copyBack = "copy keys/ back from another copy of the repository, and find out who can write to this one"
+    private static let copyBack =
+        "copy keys/ back from another copy of the repository, and find out who can write to this one"
 
-    /// Checks every key object as far as the keys at hand reach: names against bytes, recipient sets against the host key and against
-    /// what this host has pinned, and that the host key is there for the owner. Goes on past whatever it finds.
+    /// Checks every key object as far as the keys at hand reach: names against bytes, recipient
+    /// sets against the host key and against what this host has pinned, and that the host key is
+    /// there for the owner. Goes on past whatever it finds.
     ///
     /// - Parameter pinned: This host's own configuration of the repository, where it has one.
     /// - Throws: only where `keys/` cannot be listed.
@@ -41,7 +43,8 @@ extension RepositoryKeys {
             } catch {
                 findings.append(
                     KeyFinding(
-                        object.name, error.kind == .damaged ? error.message : "cannot be read: \(error.message)",
+                        object.name,
+                        error.kind == .damaged ? error.message : "cannot be read: \(error.message)",
                         remedy: Self.copyBack))
                 continue
             }
@@ -53,7 +56,9 @@ extension RepositoryKeys {
                     set.configDigest == configDigest
                 else {
                     findings.append(
-                        KeyFinding(object.name, "is not a recipient set of this repository", remedy: Self.copyBack))
+                        KeyFinding(
+                            object.name, "is not a recipient set of this repository",
+                            remedy: Self.copyBack))
                     continue
                 }
                 if let finding = check(set, named: object.name, number: number, host: host) {
@@ -66,14 +71,17 @@ extension RepositoryKeys {
         if hostObjects == 0 {
             findings.append(
                 KeyFinding(
-                    "keys/host-…", "the sealed host key is missing: an owner on a new machine cannot authenticate this repository",
+                    "keys/host-…",
+                    "the sealed host key is missing: an owner on a new machine cannot authenticate this repository",
                     remedy: Self.copyBack))
         } else if !access.owners.isEmpty {
-            let opened = try? hostKey(for: host.identity.recipient, owners: access.owners, objects: objects)
+            let opened = try? hostKey(
+                for: host.identity.recipient, owners: access.owners, objects: objects)
             if opened == nil {
                 findings.append(
                     KeyFinding(
-                        "keys/host-…", "no host key object opens to the key that the recipient set names",
+                        "keys/host-…",
+                        "no host key object opens to the key that the recipient set names",
                         remedy: Self.copyBack))
             }
         }
@@ -81,39 +89,58 @@ extension RepositoryKeys {
         return findings
     }
 
-    private func check(_ set: RecipientSet, named name: String, number: Int, host: HostKey) -> KeyFinding? {
+    private func check(_ set: RecipientSet, named name: String, number: Int, host: HostKey)
+        -> KeyFinding?
+    {
         guard set.number == number else {
-            return KeyFinding(name, "has been renamed: it is set \(set.number)", remedy: Self.copyBack)
+            return KeyFinding(
+                name, "has been renamed: it is set \(set.number)", remedy: Self.copyBack)
         }
         guard set.host == host.identity.recipient else {
-            return KeyFinding(name, "names another host key than the one in use", remedy: Self.copyBack)
+            return KeyFinding(
+                name, "names another host key than the one in use", remedy: Self.copyBack)
         }
         guard set.isAuthentic(under: host) else {
             return KeyFinding(
-                name, "is forged: nobody with this repository's host key has written it", remedy: Self.copyBack)
+                name, "is forged: nobody with this repository's host key has written it",
+                remedy: Self.copyBack)
         }
         return nil
     }
 
     private func compare(
-        _ sets: [(name: String, set: RecipientSet)], access: RepositoryAccess, pinned: HostConfiguration?
+        _ sets: [(name: String, set: RecipientSet)], access: RepositoryAccess,
+        pinned: HostConfiguration?
     ) -> [KeyFinding] {
         var findings: [KeyFinding] = []
         guard let highest = sets.map(\.set.number).max() else {
-            return [KeyFinding("keys/recipients-…", "no authentic recipient set is left", remedy: Self.copyBack)]
+            return [
+                KeyFinding(
+                    "keys/recipients-…", "no authentic recipient set is left", remedy: Self.copyBack
+                )
+            ]
         }
-        // An owner's confirmation is stored as one more object with the same body, so equal numbers are no fault by themselves.
+        // An owner's confirmation is stored as one more object with the same body, so equal numbers
+        // are no fault by themselves.
         for (index, (name, set)) in sets.enumerated()
-        where sets[..<index].contains(where: { $0.set.number == set.number && $0.set.body != set.body }) {
-            findings.append(KeyFinding(name, "contradicts another set of the same number", remedy: Self.copyBack))
+        where sets[..<index].contains(where: {
+            $0.set.number == set.number && $0.set.body != set.body
+        }) {
+            findings.append(
+                KeyFinding(
+                    name, "contradicts another set of the same number", remedy: Self.copyBack))
         }
         for owner in access.owners {
-            let named = sets.filter { $0.set.number == highest && $0.set.owners.contains(owner.recipient) }
+            let named = sets.filter {
+                $0.set.number == highest && $0.set.owners.contains(owner.recipient)
+            }
             if let first = named.first, !named.contains(where: { $0.set.isProven(by: owner) }) {
                 findings.append(
                     KeyFinding(
-                        first.name, "sender not proven: the owner whose identity was given has not confirmed it",
-                        remedy: "compare the fingerprint \(first.set.fingerprint) with the one init printed, then run 'batchsync key accept'",
+                        first.name,
+                        "sender not proven: the owner whose identity was given has not confirmed it",
+                        remedy:
+                            "compare the fingerprint \(first.set.fingerprint) with the one init printed, then run 'batchsync key accept'",
                         isDamage: false))
             }
         }
@@ -130,14 +157,17 @@ extension RepositoryKeys {
         }
         for (name, set) in accepted where set.owners != pinned.owners {
             findings.append(
-                KeyFinding(name, "names other owners than those this host has pinned", remedy: Self.copyBack))
+                KeyFinding(
+                    name, "names other owners than those this host has pinned",
+                    remedy: Self.copyBack))
         }
         if highest > pinned.recipientNumber {
             findings.append(
                 KeyFinding(
                     "keys/recipients-\(highest)",
                     "is newer than set \(pinned.recipientNumber), which this host has pinned and goes on sealing to",
-                    remedy: "if the owner has changed the recipients, run 'batchsync key accept' with a fresh export",
+                    remedy:
+                        "if the owner has changed the recipients, run 'batchsync key accept' with a fresh export",
                     isDamage: false))
         }
         return findings

@@ -19,7 +19,10 @@ struct MtreeTests {
         writeFile(Array("plain\n".utf8), to: path("dir/plain"))
         writeFile([], to: path("dir/empty file"))
         writeFile(generator.bytes(3_000_000), to: path("dir/inner/large"))
-        for name in ["hash#tag", "glob*[a]?", "back\\slash", "equals=sign", "line\nfeed", "tab\tulator", "snow☃", "-dash", "quote\"'"] {
+        for name in [
+            "hash#tag", "glob*[a]?", "back\\slash", "equals=sign", "line\nfeed", "tab\tulator",
+            "snow☃", "-dash", "quote\"'",
+        ] {
             writeFile(Array(name.utf8), to: path("dir/\(name)"))
         }
         // A name that is no text, and one as long as names get.
@@ -56,8 +59,10 @@ struct MtreeTests {
         _ world: World, _ snapshot: Snapshot, path: String?, digest: Bool
     ) throws -> [UInt8] {
         let inspect = try Inspect(
-            repository: try world.open(asOwner: true), monitor: SilentMonitor(), cancellation: Cancellation())
-        let mtree = try Mtree(inspect, snapshot: snapshot, path: path.map { Array($0.utf8) }, wantsDigest: digest)
+            repository: try world.open(asOwner: true), monitor: SilentMonitor(),
+            cancellation: Cancellation())
+        let mtree = try Mtree(
+            inspect, snapshot: snapshot, path: path.map { Array($0.utf8) }, wantsDigest: digest)
         var text: [UInt8] = []
         try mtree.write { bytes in
             text += bytes
@@ -68,23 +73,31 @@ struct MtreeTests {
     }
 
     /// What mtree says of a tree, and its exit status.
-    private static func mtree(_ specification: [UInt8], _ tree: String) throws -> (status: Int32, output: String) {
+    private static func mtree(_ specification: [UInt8], _ tree: String) throws -> (
+        status: Int32, output: String
+    ) {
         let scratch = TemporaryDirectory()
         scratch.write(specification, to: "spec")
         scratch.write([], to: "out")
         let line = "mtree -f '\(scratch.path("spec"))' -p '\(tree)' > '\(scratch.path("out"))' 2>&1"
-        var arguments: [UnsafeMutablePointer<CChar>?] = ["sh", "-c", line].map { (word: String) in strdup(word) } + [nil]
+        var arguments: [UnsafeMutablePointer<CChar>?] =
+            ["sh", "-c", line].map { (word: String) in strdup(word) } + [nil]
         defer { for argument in arguments { free(argument) } }
         var pid = pid_t()
         #expect(posix_spawnp(&pid, "sh", nil, nil, &arguments, environ) == 0)
         var status: Int32 = 0
         waitpid(pid, &status, 0)
-        return (status >> 8 & 0xFF, String(decoding: try #require(scratch.read("out")), as: UTF8.self))
+        return (
+            status >> 8 & 0xFF, String(decoding: try #require(scratch.read("out")), as: UTF8.self)
+        )
     }
 
-    private static let hasMtree = access("/usr/sbin/mtree", X_OK) == 0 || access("/usr/bin/mtree", X_OK) == 0
+    private static let hasMtree =
+        access("/usr/sbin/mtree", X_OK) == 0 || access("/usr/bin/mtree", X_OK) == 0
 
-    @Test("mtree says nothing of a restored tree, and names one flipped byte", .enabled(if: hasMtree, "mtree-netbsd"))
+    @Test(
+        "mtree says nothing of a restored tree, and names one flipped byte",
+        .enabled(if: hasMtree, "mtree-netbsd"))
     func restoredTree() throws {
         let world = try World()
         Self.plant(world.source)
@@ -92,7 +105,8 @@ struct MtreeTests {
         let (_, target) = try world.restore(snapshot)
         let tree = target.path("out")
         for digest in [false, true] {
-            let text = try Self.specification(world, snapshot, path: world.source.path, digest: digest)
+            let text = try Self.specification(
+                world, snapshot, path: world.source.path, digest: digest)
             let said = try Self.mtree(text, tree)
             #expect(said.output == "")
             #expect(said.status == 0)
@@ -107,20 +121,26 @@ struct MtreeTests {
         _ = csys_close(fd)
         let entry = try #require(try Self.entry(world, snapshot, "/dir/inner/large"))
         _ = csys_lutimensat(AT_FDCWD, large, entry.mtime.seconds, entry.mtime.nanoseconds)
-        let shallow = try Self.specification(world, snapshot, path: world.source.path, digest: false)
+        let shallow = try Self.specification(
+            world, snapshot, path: world.source.path, digest: false)
         #expect(try Self.mtree(shallow, tree).status == 0)
         let deep = try Self.specification(world, snapshot, path: world.source.path, digest: true)
         let said = try Self.mtree(deep, tree)
         #expect(said.status == 2)
         #expect(said.output.contains("dir/inner/large") && said.output.contains("sha256"))
-        #expect(said.output.split(separator: "\n").filter { !$0.hasPrefix("\t") }.count == 1, "\(said.output)")
+        #expect(
+            said.output.split(separator: "\n").filter { !$0.hasPrefix("\t") }.count == 1,
+            "\(said.output)")
     }
 
-    private static func entry(_ world: World, _ snapshot: Snapshot, _ name: String) throws -> Entry? {
+    private static func entry(_ world: World, _ snapshot: Snapshot, _ name: String) throws -> Entry?
+    {
         let inspect = try Inspect(
-            repository: try world.open(asOwner: true), monitor: SilentMonitor(), cancellation: Cancellation())
+            repository: try world.open(asOwner: true), monitor: SilentMonitor(),
+            cancellation: Cancellation())
         var found: Entry?
-        try inspect.list(snapshot, path: Array((world.source.path + name).utf8), isRecursive: false) { entry in
+        try inspect.list(snapshot, path: Array((world.source.path + name).utf8), isRecursive: false)
+        { entry in
             found = entry
             return false
         }
@@ -144,7 +164,8 @@ struct MtreeTests {
         let repository = try world.open(asOwner: true)
         let target = TemporaryDirectory()
         _ = try Restore(
-            repository: repository, index: try ChunkIndex.load(repository), snapshot: snapshot, options: RestoreOptions(),
+            repository: repository, index: try ChunkIndex.load(repository), snapshot: snapshot,
+            options: RestoreOptions(),
             monitor: SilentMonitor(), cancellation: Cancellation()
         ).run(path: nil, target: target.path("out"))
         let text = try Self.specification(world, snapshot, path: nil, digest: true)
@@ -152,7 +173,9 @@ struct MtreeTests {
         #expect(said.output == "")
         #expect(said.status == 0)
         writeFile([9], to: target.path("out") + world.source.path + "/two/extra")
-        #expect(try Self.mtree(text, target.path("out")).output.contains("extra: "), "what is there beside it is named")
+        #expect(
+            try Self.mtree(text, target.path("out")).output.contains("extra: "),
+            "what is there beside it is named")
     }
 
     @Test("One file is described as the only entry of its directory")
@@ -162,11 +185,13 @@ struct MtreeTests {
         _ = csys_fchmodat(AT_FDCWD, world.source.path("a b"), 0o640)
         _ = csys_lutimensat(AT_FDCWD, world.source.path("a b"), -2, 5)
         let snapshot = try world.backup().snapshot
-        let text = try Self.specification(world, snapshot, path: world.source.path("a b"), digest: true)
+        let text = try Self.specification(
+            world, snapshot, path: world.source.path("a b"), digest: true)
         let abc = "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
         #expect(
             String(decoding: text, as: UTF8.self)
-                == "#mtree\n. type=dir\n./a\\040b type=file mode=0640 uid=\(geteuid()) gid=\(getegid()) time=-2.000000005 size=3 sha256=\(abc)\n")
+                == "#mtree\n. type=dir\n./a\\040b type=file mode=0640 uid=\(geteuid()) gid=\(getegid()) time=-2.000000005 size=3 sha256=\(abc)\n"
+        )
     }
 
     @Test("A file that cannot be read is listed without its digest, and counted")
@@ -174,9 +199,12 @@ struct MtreeTests {
         let made = try MadeRepository(encrypted: false)
         let snapshot = try made.commit(MadeRepository.files(4))
         let frame = try ChunkIndex.load(made.repository).frames(of: made.contentBundles[0])[0]
-        made.store.alter(made.key(made.contentBundles[0])) { $0[frame.offset + frame.length / 2] ^= 1 }
+        made.store.alter(made.key(made.contentBundles[0])) {
+            $0[frame.offset + frame.length / 2] ^= 1
+        }
         let inspect = try InspectTests.inspect(made)
-        let mtree = try Mtree(inspect, snapshot: snapshot, path: Array("/data".utf8), wantsDigest: true)
+        let mtree = try Mtree(
+            inspect, snapshot: snapshot, path: Array("/data".utf8), wantsDigest: true)
         var text: [UInt8] = []
         try mtree.write { bytes in
             text += bytes

@@ -10,7 +10,8 @@ import Testing
 struct RepairIndexTests {
     private static func repair(_ made: MadeRepository) throws -> RepairIndexReport {
         try RepairIndex(
-            repository: try made.open(asOwner: true), monitor: SilentMonitor(), cancellation: Cancellation()
+            repository: try made.open(asOwner: true), monitor: SilentMonitor(),
+            cancellation: Cancellation()
         ).run()
     }
 
@@ -18,8 +19,14 @@ struct RepairIndexTests {
     private static func lines(_ made: MadeRepository) throws -> Set<String> {
         var lines: [String] = []
         for name in try made.repository.listRecords(.index).map(\.name) {
-            for line in String(decoding: try made.repository.readRecord(name), as: UTF8.self).split(separator: "\n") {
-                if line.hasPrefix("{\"frame") { lines[lines.count - 1] += line } else { lines.append(String(line)) }
+            for line in String(decoding: try made.repository.readRecord(name), as: UTF8.self).split(
+                separator: "\n")
+            {
+                if line.hasPrefix("{\"frame") {
+                    lines[lines.count - 1] += line
+                } else {
+                    lines.append(String(line))
+                }
             }
         }
         return Set(lines)
@@ -27,10 +34,14 @@ struct RepairIndexTests {
 
     private static func fill(_ made: MadeRepository) throws {
         try made.commit(MadeRepository.files(12))
-        try made.commit(MadeRepository.files(14) + [MadeRepository.file("/data/large", SeededGenerator.sample(150_000))], at: 1_700_000_200)
+        try made.commit(
+            MadeRepository.files(14) + [
+                MadeRepository.file("/data/large", SeededGenerator.sample(150_000))
+            ], at: 1_700_000_200)
     }
 
-    @Test("The index made anew says what the lost one said, line for line", arguments: [true, false])
+    @Test(
+        "The index made anew says what the lost one said, line for line", arguments: [true, false])
     func fromNothing(encrypted: Bool) throws {
         let made = try MadeRepository(encrypted: encrypted)
         try Self.fill(made)
@@ -83,7 +94,9 @@ struct RepairIndexTests {
         #expect(try VerifyTests.run(made, .everything).findings.map(\.description) == [])
     }
 
-    @Test("Of a damaged bundle the sound frames stay in the index, with and without its old lines", arguments: [true, false])
+    @Test(
+        "Of a damaged bundle the sound frames stay in the index, with and without its old lines",
+        arguments: [true, false])
     func damagedBundle(keepsIndex: Bool) throws {
         let made = try MadeRepository(encrypted: false)
         made.framesPerBundle = 8
@@ -97,7 +110,8 @@ struct RepairIndexTests {
         }
         let report = try Self.repair(made)
         #expect(report.damaged.map(\.object) == [made.repository.bundleKey(bundle)])
-        // Three frames of files and the end of the archive are sound behind the damaged one, where a line tells where they begin.
+        // Three frames of files and the end of the archive are sound behind the damaged one, where
+        // a line tells where they begin.
         #expect(report.damaged.first?.frames == (keepsIndex ? 4 : 1))
         #expect(report.harmedSnapshots == [snapshot.id])
         let lost = report.harmedPaths.map { String(decoding: $0, as: UTF8.self) }
@@ -131,7 +145,10 @@ struct RepairIndexTests {
         let before = try Self.lines(made)
         try made.repository.putRecord(
             .forgotten, time: VerifyTests.now,
-            .object([("time", .string(VerifyTests.now.text)), ("host", .string("a")), ("snapshots", .array([.string(last.id.description)]))]))
+            .object([
+                ("time", .string(VerifyTests.now.text)), ("host", .string("a")),
+                ("snapshots", .array([.string(last.id.description)])),
+            ]))
         for name in made.indexRecords { try made.store.delete(made.key(name)) }
         made.dropCache()
         #expect(try Self.repair(made).isSound)
@@ -148,10 +165,13 @@ struct RepairIndexTests {
             let before = try Self.lines(made)
             let crashing = CrashingStore(made.store, crashAt: step)
             let opened = try? Repository.open(
-                store: crashing, location: "memory", credential: .identities([made.owner]), needsOwner: true,
+                store: crashing, location: "memory", credential: .identities([made.owner]),
+                needsOwner: true,
                 directories: made.directories)
             if let opened {
-                _ = try? RepairIndex(repository: opened, monitor: SilentMonitor(), cancellation: Cancellation()).run()
+                _ = try? RepairIndex(
+                    repository: opened, monitor: SilentMonitor(), cancellation: Cancellation()
+                ).run()
             }
             let after = try Self.lines(made)
             #expect(before.allSatisfy { after.contains($0) }, "step \(step)")
@@ -163,7 +183,9 @@ struct RepairIndexTests {
         }
     }
 
-    @Test("One failed read of a bundle costs no line: the repair stops, or finds the bytes by another line")
+    @Test(
+        "One failed read of a bundle costs no line: the repair stops, or finds the bytes by another line"
+    )
     func failedRead() throws {
         for occurrence in 1... {
             let made = try MadeRepository()
@@ -171,11 +193,17 @@ struct RepairIndexTests {
             try made.commit(MadeRepository.files(6))
             let before = try Self.lines(made)
             let faulty = FaultyStore(
-                made.store, faults: [FaultyStore.Fault(.range, below: "bundles/", occurrence: occurrence, kind: .io)])
+                made.store,
+                faults: [
+                    FaultyStore.Fault(.range, below: "bundles/", occurrence: occurrence, kind: .io)
+                ])
             let opened = try Repository.open(
-                store: faulty, location: "memory", credential: .identities([made.owner]), needsOwner: true,
+                store: faulty, location: "memory", credential: .identities([made.owner]),
+                needsOwner: true,
                 directories: made.directories)
-            _ = try? RepairIndex(repository: opened, monitor: SilentMonitor(), cancellation: Cancellation()).run()
+            _ = try? RepairIndex(
+                repository: opened, monitor: SilentMonitor(), cancellation: Cancellation()
+            ).run()
             if !faulty.pending.isEmpty { break }
             let after = try Self.lines(made)
             #expect(before.allSatisfy { after.contains($0) }, "read \(occurrence)")
@@ -189,7 +217,9 @@ struct RepairIndexTests {
         let before = made.store.contents
         let host = try made.open(asOwner: false)
         #expect {
-            try RepairIndex(repository: host, monitor: SilentMonitor(), cancellation: Cancellation()).run()
+            try RepairIndex(
+                repository: host, monitor: SilentMonitor(), cancellation: Cancellation()
+            ).run()
         } throws: { ($0 as? ReplicationError)?.kind == .repository(.wrongKey) }
         #expect(made.store.contents == before)
     }

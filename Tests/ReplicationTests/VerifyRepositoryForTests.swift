@@ -6,7 +6,8 @@ import SnapshotModel
 import SnapshotRepository
 import TestSupport
 
-/// A small repository in memory, written piece by piece from the format's page, so that a test knows where every byte of it lies.
+/// A small repository in memory, written piece by piece from the format's page, so that a test
+/// knows where every byte of it lies.
 final class MadeRepository {
     struct File {
         var entry: Entry
@@ -36,14 +37,17 @@ final class MadeRepository {
         isEncrypted = encrypted
         store = MemoryStore()
         directories = HostDirectories(
-            configuration: scratch.path("config"), cache: scratch.path("cache"), state: scratch.path("state"))
+            configuration: scratch.path("config"), cache: scratch.path("cache"),
+            state: scratch.path("state"))
         let created = try Repository.create(
-            store: store, location: "memory", protection: encrypted ? .recipients([owner.recipient]) : .none,
+            store: store, location: "memory",
+            protection: encrypted ? .recipients([owner.recipient]) : .none,
             now: Timestamp(seconds: 1_700_000_000), directories: directories)
         repository = created.repository
         guard encrypted else { return }
         let opened = try Repository.open(
-            store: store, location: "memory", credential: .identities([owner]), needsOwner: true, acceptUnproven: true,
+            store: store, location: "memory", credential: .identities([owner]), needsOwner: true,
+            acceptUnproven: true,
             directories: directories)
         let keys = RepositoryKeys(of: opened)
         let sets = try keys.recipientSets(try keys.list()).sets
@@ -53,7 +57,8 @@ final class MadeRepository {
 
     func open(asOwner: Bool) throws -> Repository {
         try Repository.open(
-            store: store, location: "memory", credential: asOwner ? .identities([owner]) : .none, needsOwner: false,
+            store: store, location: "memory", credential: asOwner ? .identities([owner]) : .none,
+            needsOwner: false,
             directories: directories)
     }
 
@@ -109,7 +114,9 @@ final class MadeRepository {
                 let id: ChunkID = piece.withUnsafeBytes { ContentHash.sha256($0) }
                 entry.chunks.append(id)
                 let isWhole = file.content.count <= chunkBytes
-                try content.add(id, piece, isWhole ? .wholeFile(MemberMetadata(entry)) : .chunk(path: entry.path))
+                try content.add(
+                    id, piece,
+                    isWhole ? .wholeFile(MemberMetadata(entry)) : .chunk(path: entry.path))
             }
             references.append(entry.chunks)
             change(&entry)
@@ -138,11 +145,14 @@ final class MadeRepository {
         manifestBundles += manifests.map(\.id)
         for bundle in manifests { note(bundle) }
         sealed += manifests
-        needOf[top] = children.reduce(into: []) { $0.formUnion((needOf[$1.id] ?? []).union(bundleOf[$1.id].map { [$0] } ?? [])) }
+        needOf[top] = children.reduce(into: []) {
+            $0.formUnion((needOf[$1.id] ?? []).union(bundleOf[$1.id].map { [$0] } ?? []))
+        }
 
         if isIndexed { try index(sealed, segments: children.map(\.id) + [top]) }
         var snapshot = Snapshot(
-            time: Timestamp(seconds: seconds), host: host, roots: [Array("/data".utf8)], program: "test")
+            time: Timestamp(seconds: seconds), host: host, roots: [Array("/data".utf8)],
+            program: "test")
         snapshot.manifestIDs = [top]
         snapshot.statistics.files = files.count { $0.entry.kind == .file }
         snapshot.statistics.bytes = files.reduce(0) { $0 + $1.content.count }
@@ -169,7 +179,9 @@ final class MadeRepository {
     func index(_ bundles: [SealedBundle], segments: [ChunkID]) throws {
         let out = ByteBuffer()
         for bundle in bundles { IndexCodec.write(bundle, to: out) }
-        for id in segments { IndexCodec.write(segment: id, bundles: (needOf[id] ?? []).sorted(), to: out) }
+        for id in segments {
+            IndexCodec.write(segment: id, bundles: (needOf[id] ?? []).sorted(), to: out)
+        }
         indexRecords.append(try repository.putRecord(.index, time: nil, payload: out.bytes))
     }
 
@@ -238,7 +250,9 @@ final class MadeRepository {
     // MARK: Harm
 
     func key(_ bundle: BundleID) -> ObjectKey { ObjectKey(validated: repository.bundleKey(bundle)) }
-    func key(_ record: RecordName) -> ObjectKey { ObjectKey(validated: repository.recordKey(record)) }
+    func key(_ record: RecordName) -> ObjectKey {
+        ObjectKey(validated: repository.recordKey(record))
+    }
 
     /// Forgets what this host has cached, so that everything comes from the store.
     func dropCache() { removeTree(repository.cachePath) }

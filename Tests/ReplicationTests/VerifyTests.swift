@@ -12,11 +12,13 @@ struct VerifyTests {
     static let now = Timestamp(seconds: 1_700_100_000)
 
     static func run(
-        _ made: MadeRepository, asOwner: Bool = true, _ share: VerifyOptions.Share? = nil, now: Timestamp = now
+        _ made: MadeRepository, asOwner: Bool = true, _ share: VerifyOptions.Share? = nil,
+        now: Timestamp = now
     ) throws -> VerifyReport {
         let verify = Verify(
             repository: try made.open(asOwner: asOwner),
-            options: VerifyOptions(readData: share, host: "alpha", now: now), monitor: SilentMonitor(),
+            options: VerifyOptions(readData: share, host: "alpha", now: now),
+            monitor: SilentMonitor(),
             cancellation: Cancellation())
         return try verify.run()
     }
@@ -24,13 +26,16 @@ struct VerifyTests {
     /// The one finding of a kind.
     static func one(_ report: VerifyReport, _ kind: VerifyFinding.Kind) throws -> VerifyFinding {
         let found = report.findings.filter { $0.kind == kind }
-        #expect(found.count == 1, "\(report.findings.map { "\($0.kind.rawValue) \($0.description)" })")
+        #expect(
+            found.count == 1, "\(report.findings.map { "\($0.kind.rawValue) \($0.description)" })")
         return try #require(found.first)
     }
 
     // MARK: What is sound
 
-    @Test("A sound repository has no finding, at any depth, with any key", arguments: [true, false], [true, false])
+    @Test(
+        "A sound repository has no finding, at any depth, with any key", arguments: [true, false],
+        [true, false])
     func sound(encrypted: Bool, asOwner: Bool) throws {
         let made = try MadeRepository(encrypted: encrypted)
         try made.commit(MadeRepository.files(20))
@@ -45,7 +50,9 @@ struct VerifyTests {
             #expect(report.manifestsRead == readsContent)
             #expect(report.bundlesRead == (share == nil ? 0 : report.bundles))
             #expect(report.contentRead == (share != nil && readsContent))
-            if readsContent { #expect(report.entries == 21 + 26 - 4 * 5, "equal segments are read once") }
+            if readsContent {
+                #expect(report.entries == 21 + 26 - 4 * 5, "equal segments are read once")
+            }
         }
     }
 
@@ -53,7 +60,8 @@ struct VerifyTests {
     func orphans() throws {
         let made = try MadeRepository()
         try made.commit(MadeRepository.files(4))
-        let other = try made.commit(MadeRepository.files(4, seed: 2), at: 1_700_000_200, isIndexed: false)
+        let other = try made.commit(
+            MadeRepository.files(4, seed: 2), at: 1_700_000_200, isIndexed: false)
         try made.store.delete(made.key(try #require(other.name)))
         let report = try Self.run(made)
         #expect(report.isSound)
@@ -63,11 +71,15 @@ struct VerifyTests {
 
     // MARK: Bundles
 
-    @Test("A missing bundle is named with its snapshots, and with the owner's identity with its files")
+    @Test(
+        "A missing bundle is named with its snapshots, and with the owner's identity with its files"
+    )
     func missingBundle() throws {
         let made = try MadeRepository()
         let first = try made.commit(MadeRepository.files(6))
-        let second = try made.commit(MadeRepository.files(6) + [MadeRepository.file("/data/g", [1, 2, 3])], at: 1_700_000_200)
+        let second = try made.commit(
+            MadeRepository.files(6) + [MadeRepository.file("/data/g", [1, 2, 3])], at: 1_700_000_200
+        )
         let third = try made.commit(MadeRepository.files(2, seed: 9), at: 1_700_000_300)
         let lost = made.contentBundles[0]
         try made.store.delete(made.key(lost))
@@ -108,7 +120,10 @@ struct VerifyTests {
         let finding = try Self.one(report, .bundleDamaged)
         #expect(finding.object == made.repository.bundleKey(bundle))
         #expect(finding.snapshots == [snapshot.id])
-        #expect(finding.paths.map { String(decoding: $0, as: UTF8.self) } == ["/data/f0002", "/data/f0003"])
+        #expect(
+            finding.paths.map { String(decoding: $0, as: UTF8.self) } == [
+                "/data/f0002", "/data/f0003",
+            ])
         #expect(finding.pathCount == 2)
         #expect(report.findings.count == 1)
     }
@@ -200,12 +215,16 @@ struct VerifyTests {
         let lines = String(decoding: try made.repository.readRecord(record), as: UTF8.self)
             .split(separator: "\n").map { line -> String in
                 guard line.hasPrefix("{\"segment\"") else { return String(line) }
-                return String(line).replacing("\"\(silent)\",", with: "").replacing(",\"\(silent)\"", with: "")
-                    .replacing("\"\(silent)\"", with: "")
+                return String(line).replacing("\"\(silent)\",", with: "").replacing(
+                    ",\"\(silent)\"", with: ""
+                )
+                .replacing("\"\(silent)\"", with: "")
             }
         try made.store.delete(made.key(record))
         let bytes = Array((lines.joined(separator: "\n") + "\n").utf8)
-        try bytes.withUnsafeBytes { _ = try made.repository.putRecord(.index, time: nil, payload: $0) }
+        try bytes.withUnsafeBytes {
+            _ = try made.repository.putRecord(.index, time: nil, payload: $0)
+        }
         #expect(try Self.run(made, asOwner: false).isSound, "the host key alone believes the index")
         let finding = try Self.one(try Self.run(made), .index)
         #expect(finding.message.contains(made.repository.bundleKey(silent)))
@@ -218,16 +237,20 @@ struct VerifyTests {
         try made.commit(MadeRepository.files(3))
         let record = made.indexRecords[0]
         let payload = String(decoding: try made.repository.readRecord(record), as: UTF8.self)
-        let id = try #require(made.bundleOf.keys.filter { payload.contains("[[\"\($0)\",512,") }.sorted().first)
+        let id = try #require(
+            made.bundleOf.keys.filter { payload.contains("[[\"\($0)\",512,") }.sorted().first)
         let wrong = payload.replacing("[[\"\(id)\",512,", with: "[[\"\(id)\",511,")
         try made.store.delete(made.key(record))
-        try Array(wrong.utf8).withUnsafeBytes { _ = try made.repository.putRecord(.index, time: nil, payload: $0) }
+        try Array(wrong.utf8).withUnsafeBytes {
+            _ = try made.repository.putRecord(.index, time: nil, payload: $0)
+        }
         #expect(try Self.run(made, asOwner: false, .everything).isSound)
         let finding = try Self.one(try Self.run(made, .everything), .index)
         #expect(finding.object == made.repository.bundleKey(try #require(made.bundleOf[id])))
     }
 
-    @Test("An altered index record is refused and named, and so are the snapshots that only it knows")
+    @Test(
+        "An altered index record is refused and named, and so are the snapshots that only it knows")
     func alteredIndex() throws {
         let made = try MadeRepository()
         let first = try made.commit(MadeRepository.files(3))
@@ -255,14 +278,19 @@ struct VerifyTests {
 
     // MARK: Tampering
 
-    @Test("A snapshot forged with the public keys alone is refused and named; the others are listed")
+    @Test(
+        "A snapshot forged with the public keys alone is refused and named; the others are listed")
     func forgedSnapshot() throws {
         let made = try MadeRepository()
         let snapshot = try made.commit(MadeRepository.files(3))
         let name = try #require(snapshot.name)
-        let header = "{\"batchsync\":1,\"kind\":\"snapshot\",\"repository\":\"\(made.repository.id)\",\"mac\":\"\(String(repeating: "0", count: 64))\"}\n"
+        let header =
+            "{\"batchsync\":1,\"kind\":\"snapshot\",\"repository\":\"\(made.repository.id)\",\"mac\":\"\(String(repeating: "0", count: 64))\"}\n"
         let plain = Array(header.utf8) + (try made.repository.readRecord(name))
-        let recipients = made.repository.access.recipients + [try #require(made.repository.access.host).identity.recipient]
+        let recipients =
+            made.repository.access.recipients + [
+                try #require(made.repository.access.host).identity.recipient
+            ]
         let forged = try plain.withUnsafeBytes {
             try SealedRecord.seal($0, level: 3, recipients: recipients.map { .x25519($0) })
         }
@@ -298,10 +326,13 @@ struct VerifyTests {
             let text = String(decoding: try #require(made.store.bytes(key)), as: UTF8.self)
                 .replacing(made.owner.recipient.encoded(), with: attacker.recipient.encoded())
             try made.store.delete(key)
-            made.store.plant(Array(text.utf8), at: ObjectKey(validated: "keys/recipients-1-\(sha256Hex(Array(text.utf8))).json"))
+            made.store.plant(
+                Array(text.utf8),
+                at: ObjectKey(validated: "keys/recipients-1-\(sha256Hex(Array(text.utf8))).json"))
         }
         let report = try Verify(
-            repository: opened, options: VerifyOptions(host: "alpha", now: Self.now), monitor: SilentMonitor(),
+            repository: opened, options: VerifyOptions(host: "alpha", now: Self.now),
+            monitor: SilentMonitor(),
             cancellation: Cancellation()
         ).run()
         let findings = report.findings.filter { $0.kind == .keys && $0.isDamage }
@@ -309,16 +340,24 @@ struct VerifyTests {
         #expect(findings.contains { $0.message.contains("no authentic recipient set") })
     }
 
-    @Test("A removed or altered key object is named", arguments: ["keys/host-", "keys/recipients-"])
+    @Test(
+        "A removed or altered key object is named", arguments: ["keys/host-", "keys/recipients-"])
     func keysHarmed(prefix: String) throws {
         for isRemoved in [true, false] {
             let made = try MadeRepository()
             try made.commit(MadeRepository.files(1))
             for key in made.store.keys where key.text.hasPrefix(prefix) {
-                if isRemoved { try made.store.delete(key) } else { made.store.alter(key) { $0[$0.count - 5] ^= 1 } }
+                if isRemoved {
+                    try made.store.delete(key)
+                } else {
+                    made.store.alter(key) { $0[$0.count - 5] ^= 1 }
+                }
             }
             let report = try Self.run(made, asOwner: false)
-            #expect(report.findings.contains { $0.kind == .keys && $0.isDamage && $0.object.hasPrefix(prefix) })
+            #expect(
+                report.findings.contains {
+                    $0.kind == .keys && $0.isDamage && $0.object.hasPrefix(prefix)
+                })
             #expect(report.findings.allSatisfy { $0.kind == .keys })
         }
     }
@@ -329,7 +368,8 @@ struct VerifyTests {
         try made.commit(MadeRepository.files(1))
         let host = try #require(made.repository.access.host)
         _ = try RepositoryKeys(of: made.repository).putRecipients(
-            [made.owner.recipient, X25519Identity().recipient], host: host, provenBy: [made.owner], now: Self.now)
+            [made.owner.recipient, X25519Identity().recipient], host: host, provenBy: [made.owner],
+            now: Self.now)
         let report = try Self.run(made, asOwner: false)
         let finding = try Self.one(report, .keys)
         #expect(!finding.isDamage && finding.message.contains("newer"))
@@ -341,9 +381,11 @@ struct VerifyTests {
         let made = try MadeRepository()
         try made.commit(MadeRepository.files(1))
         let path = made.directories.hostKeyPath(made.repository.id)
-        let pinned = try HostConfiguration(parsing: try #require(try LocalFile.read(path)), path: path)
+        let pinned = try HostConfiguration(
+            parsing: try #require(try LocalFile.read(path)), path: path)
         let newer = HostConfiguration(
-            repository: pinned.repository, configDigest: pinned.configDigest, identity: pinned.identity,
+            repository: pinned.repository, configDigest: pinned.configDigest,
+            identity: pinned.identity,
             recipientNumber: 2, owners: pinned.owners)
         try LocalFile.write(newer.bytes, to: path)
         let finding = try Self.one(try Self.run(made, asOwner: false), .keys)
@@ -358,7 +400,8 @@ struct VerifyTests {
         made.store.alter(key) { $0.append(0x0A) }
         #expect(try Self.one(try Self.run(made, asOwner: false), .recovery).isDamage)
         try made.store.delete(key)
-        #expect(try Self.one(try Self.run(made, asOwner: false), .recovery).message.contains("missing"))
+        #expect(
+            try Self.one(try Self.run(made, asOwner: false), .recovery).message.contains("missing"))
     }
 
     @Test("A host whose last commit has vanished says so, unless it was forgotten")
@@ -367,8 +410,8 @@ struct VerifyTests {
         try made.commit(MadeRepository.files(2))
         let last = try made.commit(MadeRepository.files(3), at: 1_700_000_200)
         let name = try #require(last.name)
-        let memory = JSONValue.object([("snapshot", .string(last.id.description)), ("name", .string(name.text))])
-        try LocalFile.write(memory.bytes, to: made.repository.statePath + "/last-commit.json")
+        try LastCommit(snapshot: last.id, name: name.text, time: last.time, host: last.host)
+            .store(for: made.repository)
         #expect(try Self.run(made, asOwner: false).isSound)
         try made.store.delete(made.key(name))
         let finding = try Self.one(try Self.run(made, asOwner: false), .vanished)
@@ -384,12 +427,15 @@ struct VerifyTests {
 
     // MARK: Condemned bundles
 
-    private func condemn(_ made: MadeRepository, _ bundles: [BundleID], at seconds: Int64) throws -> RecordName {
+    private func condemn(_ made: MadeRepository, _ bundles: [BundleID], at seconds: Int64) throws
+        -> RecordName
+    {
         let time = Timestamp(seconds: seconds)
         return try made.repository.putRecord(
             .condemned, time: time,
             .object([
-                ("time", .string(time.text)), ("host", .string("alpha")), ("state", .string("condemned")),
+                ("time", .string(time.text)), ("host", .string("alpha")),
+                ("state", .string("condemned")),
                 ("bundles", JSONValue(ids: bundles)), ("index", .array([])),
             ]))
     }
@@ -413,7 +459,8 @@ struct VerifyTests {
         try made.repository.putRecord(
             .condemned, time: time,
             .object([
-                ("time", .string(time.text)), ("host", .string("alpha")), ("state", .string("deleting")),
+                ("time", .string(time.text)), ("host", .string("alpha")),
+                ("state", .string("deleting")),
                 ("records", .array([.string(record.text)])), ("snapshots", .array([])),
             ]))
         try made.store.delete(made.key(made.contentBundles[0]))
@@ -437,7 +484,8 @@ struct VerifyTests {
         let verified = try VerifiedRecord.load(made.repository)
         #expect(verified.marks.count == made.contentBundles.count + made.manifestBundles.count)
         #expect(verified.marks.values.allSatisfy { $0.depth == (asOwner ? .content : .digest) })
-        #expect(read < 2 * verified.marks.count, "no night reads what another has read before all are")
+        #expect(
+            read < 2 * verified.marks.count, "no night reads what another has read before all are")
         #expect(try made.repository.listRecords(.verified).count == 1)
         let report = try Self.run(made, asOwner: asOwner)
         #expect(report.neverRead == 0)
@@ -454,8 +502,11 @@ struct VerifyTests {
         let half = try VerifiedRecord.load(made.repository).marks
         let opened = Set(half.filter { $0.value.depth == .content }.keys)
         #expect(!opened.isEmpty && opened.count < half.count)
-        let report = try Self.run(made, asOwner: true, .share(percent: 40), now: Timestamp(seconds: 3000))
-        let later = try VerifiedRecord.load(made.repository).marks.filter { $0.value.time.seconds == 3000 }
+        let report = try Self.run(
+            made, asOwner: true, .share(percent: 40), now: Timestamp(seconds: 3000))
+        let later = try VerifiedRecord.load(made.repository).marks.filter {
+            $0.value.time.seconds == 3000
+        }
         #expect(later.count == report.bundlesRead)
         #expect(later.keys.allSatisfy { !opened.contains($0) })
     }
@@ -475,7 +526,8 @@ struct VerifyTests {
         "A share of stored bytes is what it says",
         arguments: [
             (VerifyOptions.Share.everything, 40), (.bytes(5), 5), (.bytes(0), 0), (.bytes(50), 40),
-            (.share(percent: 100), 40), (.share(percent: 0.1), 1), (.share(percent: 200), 40), (.fraction(1, of: 5), 8),
+            (.share(percent: 100), 40), (.share(percent: 0.1), 1), (.share(percent: 200), 40),
+            (.fraction(1, of: 5), 8),
             (.fraction(1, of: 3), 14), (.fraction(3, of: 3), 40),
         ])
     func shares(share: VerifyOptions.Share, bytes: Int) { #expect(share.bytes(of: 40) == bytes) }
@@ -487,7 +539,8 @@ struct VerifyTests {
         let cancellation = Cancellation()
         cancellation.cancel()
         let verify = Verify(
-            repository: made.repository, options: VerifyOptions(readData: .everything, host: "alpha", now: Self.now),
+            repository: made.repository,
+            options: VerifyOptions(readData: .everything, host: "alpha", now: Self.now),
             monitor: SilentMonitor(), cancellation: cancellation)
         #expect { try verify.run() } throws: { ($0 as? ReplicationError)?.kind == .interrupted }
     }
@@ -500,9 +553,11 @@ struct VerifyTests {
             made.store,
             faults: [FaultyStore.Fault(.range, below: "bundles/", kind: .io, isTransient: true)])
         let repository = try Repository.open(
-            store: faulty, location: "memory", credential: .none, needsOwner: false, directories: made.directories)
+            store: faulty, location: "memory", credential: .none, needsOwner: false,
+            directories: made.directories)
         let report = try Verify(
-            repository: repository, options: VerifyOptions(readData: .everything, host: "alpha", now: Self.now),
+            repository: repository,
+            options: VerifyOptions(readData: .everything, host: "alpha", now: Self.now),
             monitor: SilentMonitor(), cancellation: Cancellation()
         ).run()
         #expect(report.findings.count == 1)
