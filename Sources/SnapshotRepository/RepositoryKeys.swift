@@ -142,7 +142,10 @@ package struct RepositoryKeys: Sendable {
             }
             if owners.contains(where: { set.isProven(by: $0) }) {
                 chosen = set
-            } else {
+            } else if !sets.contains(where: { other in
+                // A confirmation is one more object with the same body: the one without the proof stays beside it.
+                other.body == set.body && owners.contains { other.isProven(by: $0) }
+            }) {
                 notes.append("keys/recipients-\(set.number): is not proven by the owner's identity that was given")
             }
         }
