@@ -11,7 +11,9 @@ struct HostileBytesTests {
             let at = Int.random(in: 0..<bytes.count, using: &generator)
             switch Int.random(in: 0..<5, using: &generator) {
             case 0: bytes[at] = UInt8.random(in: 0...255, using: &generator)
-            case 1: bytes[at] = Array("0123456789\"\\[]{}:,-.eEn \n".utf8).randomElement(using: &generator)!
+            case 1:
+                bytes[at] = Array("0123456789\"\\[]{}:,-.eEn \n".utf8).randomElement(
+                    using: &generator)!
             case 2: bytes.insert(UInt8.random(in: 0...255, using: &generator), at: at)
             case 3: bytes.insert(contentsOf: bytes[at..<min(bytes.count, at + 30)], at: at)
             default: bytes.removeLast(bytes.count - at)
@@ -20,7 +22,9 @@ struct HostileBytesTests {
         return bytes
     }
 
-    @Test("Nodes of both kinds are read as written, and mutated ones are refused or keep their bounds", arguments: 0..<10)
+    @Test(
+        "Nodes of both kinds are read as written, and mutated ones are refused or keep their bounds",
+        arguments: 0..<10)
     func nodes(seed: Int) {
         var generator = Generator(state: UInt64(seed))
         let children = (0..<20).map { _ in
@@ -35,32 +39,48 @@ struct HostileBytesTests {
         #expect(list.withUnsafeBytes { ListNode.read($0) } == ids)
         for _ in 0..<400 {
             let node = Self.mutated(manifest, &generator)
-            if let read = node.withUnsafeBytes({ ManifestChild.read($0) }) { #expect(read.count * 70 <= node.count) }
+            if let read = node.withUnsafeBytes({ ManifestChild.read($0) }) {
+                #expect(read.count * 70 <= node.count)
+            }
             let lines = Self.mutated(list, &generator)
-            if let read = lines.withUnsafeBytes({ ListNode.read($0) }) { #expect(read.count * 67 <= lines.count) }
+            if let read = lines.withUnsafeBytes({ ListNode.read($0) }) {
+                #expect(read.count * 67 <= lines.count)
+            }
         }
         // A line without its end is no line.
         #expect(manifest.dropLast().withUnsafeBytes { ManifestChild.read($0) } == nil)
         #expect(list.dropLast().withUnsafeBytes { ListNode.read($0) } == nil)
     }
 
-    @Test("A mutated document is no document, or one that is written and read again alike", arguments: 0..<10)
+    @Test(
+        "A mutated document is no document, or one that is written and read again alike",
+        arguments: 0..<10)
     func documents(seed: Int) {
         var generator = Generator(state: UInt64(seed) &+ 50)
         let document = JSONValue.object([
-            ("a", .integer(-5)), ("b \"\u{e9}\u{1F600}\n", .array([.null, .bool(true), .decimal("1.5e3"), .string("\u{0}\\")])),
+            ("a", .integer(-5)),
+            (
+                "b \"\u{e9}\u{1F600}\n",
+                .array([.null, .bool(true), .decimal("1.5e3"), .string("\u{0}\\")])
+            ),
             ("c", .object([("critical", .array([.string("x")])), ("d", .object([]))])),
         ]).bytes
         for _ in 0..<1500 {
             let bytes = Self.mutated(document, &generator)
-            if let value = JSONValue(parsing: bytes) { #expect(JSONValue(parsing: value.bytes) == value) }
+            if let value = JSONValue(parsing: bytes) {
+                #expect(JSONValue(parsing: value.bytes) == value)
+            }
         }
-        for length in 0..<document.count { #expect(JSONValue(parsing: Array(document[..<length])) == nil) }
+        for length in 0..<document.count {
+            #expect(JSONValue(parsing: Array(document[..<length])) == nil)
+        }
     }
 
     @Test("Nesting is bounded, whatever its length, and so is what is built of it")
     func nesting() {
-        func nested(_ depth: Int) -> [UInt8] { Array(repeating: 0x5B, count: depth) + Array(repeating: 0x5D, count: depth) }
+        func nested(_ depth: Int) -> [UInt8] {
+            Array(repeating: 0x5B, count: depth) + Array(repeating: 0x5D, count: depth)
+        }
         #expect(JSONValue(parsing: nested(60)) != nil)
         #expect(JSONValue(parsing: nested(65)) == nil)
         #expect(JSONValue(parsing: nested(1_000_000)) == nil)
@@ -68,10 +88,15 @@ struct HostileBytesTests {
         #expect(JSONValue(parsing: Array(String(repeating: "{\"a\":", count: 200_000).utf8)) == nil)
     }
 
-    @Test("A critical field of format 1 is no reason to refuse a line; an unknown one is, and so is nonsense")
+    @Test(
+        "A critical field of format 1 is no reason to refuse a line; an unknown one is, and so is nonsense"
+    )
     func critical() {
-        let line = "{\"path\":\"/a\",\"type\":\"dir\",\"mode\":\"755\",\"uid\":0,\"gid\":0,\"mtime\":\"0.000000000\",\"ctime\":\"0.000000000\",\"fs\":0,\"ino\":1"
-        func isRead(_ rest: String) -> Bool { Array((line + rest + "}").utf8).withUnsafeBytes { EntryCodec.read($0) } != nil }
+        let line =
+            "{\"path\":\"/a\",\"type\":\"dir\",\"mode\":\"755\",\"uid\":0,\"gid\":0,\"mtime\":\"0.000000000\",\"ctime\":\"0.000000000\",\"fs\":0,\"ino\":1"
+        func isRead(_ rest: String) -> Bool {
+            Array((line + rest + "}").utf8).withUnsafeBytes { EntryCodec.read($0) } != nil
+        }
         #expect(isRead(""))
         #expect(isRead(",\"critical\":[\"path\",\"ino\"]"))
         #expect(isRead(",\"critical\":[]"))
@@ -86,9 +111,13 @@ struct HostileBytesTests {
         func read(_ text: String, size: UInt64) -> [Hole]? {
             Array(text.utf8).withUnsafeBytes { EntryCodec.readHoleLines($0, size: size) }
         }
-        #expect(read("[0,10]\n[20,5]\n", size: 25) == [Hole(offset: 0, length: 10), Hole(offset: 20, length: 5)])
+        #expect(
+            read("[0,10]\n[20,5]\n", size: 25) == [
+                Hole(offset: 0, length: 10), Hole(offset: 20, length: 5),
+            ])
         for text in [
-            "[0,10]\n[10,5]\n", "[0,10]\n[5,15]\n", "[0,0]\n", "[0,26]\n", "[9223372036854775807,9223372036854775807]\n", "[1]\n", "[1,2,3]\n",
+            "[0,10]\n[10,5]\n", "[0,10]\n[5,15]\n", "[0,0]\n", "[0,26]\n",
+            "[9223372036854775807,9223372036854775807]\n", "[1]\n", "[1,2,3]\n",
             "x\n", "\n", "[-1,2]\n",
         ] {
             #expect(read(text, size: 25) == nil, "\(text)")
@@ -103,10 +132,14 @@ struct HostileBytesTests {
         }
     }
 
-    @Test("Long lists are cut into nodes that give the list back, level by level", arguments: [0, 1, 1000, 1001, 5000, 200_000])
+    @Test(
+        "Long lists are cut into nodes that give the list back, level by level",
+        arguments: [0, 1, 1000, 1001, 5000, 200_000])
     func longLists(count: Int) {
         var generator = Generator(state: UInt64(count))
-        let ids = (0..<count).map { _ in ChunkID(generator.next(), generator.next(), generator.next(), generator.next()) }
+        let ids = (0..<count).map { _ in
+            ChunkID(generator.next(), generator.next(), generator.next(), generator.next())
+        }
         var nodes: [ChunkID: (children: [ChunkID], level: Int)] = [:]
         let (top, depth) = ListNode.build(ids) { bytes, children, level in
             #expect(ListNode.read(bytes) == children)

@@ -12,8 +12,11 @@ struct CatalogTests {
         return (repository, try list.map { try add($0.0, $0.1, to: repository) })
     }
 
-    static func add(_ seconds: Int64, _ host: String, to repository: Repository, tags: [String] = []) throws -> Snapshot {
-        var snapshot = Snapshot(time: Timestamp(seconds: seconds, nanoseconds: 5), host: host, roots: [], program: "p")
+    static func add(
+        _ seconds: Int64, _ host: String, to repository: Repository, tags: [String] = []
+    ) throws -> Snapshot {
+        var snapshot = Snapshot(
+            time: Timestamp(seconds: seconds, nanoseconds: 5), host: host, roots: [], program: "p")
         snapshot.tags = tags
         snapshot.name = try repository.putRecord(.snapshot, time: snapshot.time, snapshot.json)
         return snapshot
@@ -22,14 +25,18 @@ struct CatalogTests {
     // 2026-03-31T22:00:00Z
     static let evening: Int64 = 1_774_994_400
 
-    @Test("Snapshots come in order of time, and one is found by id, by counting back, or by a moment")
+    @Test(
+        "Snapshots come in order of time, and one is found by id, by counting back, or by a moment")
     func finding() throws {
         let (repository, made) = try Self.make([
-            (Self.evening + 86_400, "a"), (Self.evening, "a"), (Self.evening + 30, "b"), (Self.evening + 59, "a"),
+            (Self.evening + 86_400, "a"), (Self.evening, "a"), (Self.evening + 30, "b"),
+            (Self.evening + 59, "a"),
         ])
         let catalog = try SnapshotCatalog.load(repository)
         #expect(catalog.snapshots.map(\.id) == [made[1], made[2], made[3], made[0]].map(\.id))
-        func found(_ text: String, host: String? = "a") -> SnapshotID? { try? catalog.find(text, host: host).id }
+        func found(_ text: String, host: String? = "a") -> SnapshotID? {
+            try? catalog.find(text, host: host).id
+        }
         #expect(found("latest") == made[0].id)
         #expect(found("latest~1") == made[3].id)
         #expect(found("latest~2") == made[1].id)
@@ -46,9 +53,14 @@ struct CatalogTests {
         #expect(found("2026-03-31T22:00", host: "b") == made[2].id)
         #expect(found("2026-03-31T21:59:59Z") == nil)
         #expect(found("2027-01-01") == made[0].id)
-        #expect(try catalog.find("latest", host: "a") { $0.time.seconds < Self.evening + 60 }.id == made[3].id)
-        for text in ["latest~3", "latest~", "latest~-1", "latest~x", "", "abc", "zzzz", "2026-02-30", "2026-13-01", "2026-3-1",
-            "2026-03-31T24:00", "2026-03-31T22", "2026-03-31T22:00:00+02:00", "latest~99999999999999999999", "the one of monday",
+        #expect(
+            try catalog.find("latest", host: "a") { $0.time.seconds < Self.evening + 60 }.id
+                == made[3].id)
+        for text in [
+            "latest~3", "latest~", "latest~-1", "latest~x", "", "abc", "zzzz", "2026-02-30",
+            "2026-13-01", "2026-3-1",
+            "2026-03-31T24:00", "2026-03-31T22", "2026-03-31T22:00:00+02:00",
+            "latest~99999999999999999999", "the one of monday",
             String(repeating: "f", count: 64), String(repeating: "f", count: 65),
         ] {
             #expect(failure { _ = try catalog.find(text, host: "a") }?.kind == .notFound, "\(text)")
@@ -61,7 +73,9 @@ struct CatalogTests {
         let error = failure { _ = try SnapshotCatalog.load(repository).find("latest", host: "c") }
         #expect(error?.message.contains("a, b") == true)
         #expect(error?.remedy.contains("--host") == true)
-        let empty = failure { _ = try SnapshotCatalog.load(try Self.make([]).0).find("latest", host: "c") }
+        let empty = failure {
+            _ = try SnapshotCatalog.load(try Self.make([]).0).find("latest", host: "c")
+        }
         #expect(empty?.remedy.contains("backup") == true)
     }
 
@@ -78,14 +92,20 @@ struct CatalogTests {
             try #require(number < 3000)
         }
         let (prefix, both) = try #require(byPrefix.first { $0.value.count == 2 })
-        let error = try #require(failure { _ = try SnapshotCatalog.load(repository).find(prefix, host: "a") })
+        let error = try #require(
+            failure { _ = try SnapshotCatalog.load(repository).find(prefix, host: "a") })
         #expect(both.allSatisfy { error.message.contains($0.id.short) })
     }
 
-    @Test("Marks apply in order of time, whatever the order they were stored in; a pin and a description too")
+    @Test(
+        "Marks apply in order of time, whatever the order they were stored in; a pin and a description too"
+    )
     func marks() throws {
         let (repository, made) = try Self.make([(100, "a"), (200, "a")])
-        func mark(_ seconds: Int64, add: [String] = [], remove: [String] = [], pin: Bool? = nil, text: String? = nil, of snapshot: Snapshot) throws {
+        func mark(
+            _ seconds: Int64, add: [String] = [], remove: [String] = [], pin: Bool? = nil,
+            text: String? = nil, of snapshot: Snapshot
+        ) throws {
             var mark = MarkRecord(snapshot: snapshot.id)
             mark.add = add
             mark.remove = remove
@@ -98,7 +118,8 @@ struct CatalogTests {
         try mark(20, add: ["two", "three"], text: "second", of: made[0])
         try mark(40, add: ["one"], of: made[0])
         try mark(50, pin: true, of: made[1])
-        try MarkRecord(snapshot: SnapshotID(1, 2, 3, 4)).store(in: repository, time: Timestamp(seconds: 5), host: "x")
+        try MarkRecord(snapshot: SnapshotID(1, 2, 3, 4)).store(
+            in: repository, time: Timestamp(seconds: 5), host: "x")
         let catalog = try SnapshotCatalog.load(repository)
         #expect(catalog.damaged.isEmpty)
         #expect(catalog.snapshots[0].tags == ["two", "three", "one"])
@@ -114,9 +135,14 @@ struct CatalogTests {
             let time = Timestamp(seconds: seconds)
             try repository.putRecord(
                 .forgotten, time: time,
-                .object([("time", .string(time.text)), ("host", .string("a")), (field, JSONValue(ids: ids))]))
+                .object([
+                    ("time", .string(time.text)), ("host", .string("a")),
+                    (field, JSONValue(ids: ids)),
+                ]))
         }
-        func listed() throws -> [SnapshotID] { try SnapshotCatalog.load(repository).snapshots.map(\.id) }
+        func listed() throws -> [SnapshotID] {
+            try SnapshotCatalog.load(repository).snapshots.map(\.id)
+        }
         try put(30, "restored", [made[0].id])
         try put(20, "snapshots", [made[0].id, made[1].id])
         #expect(try listed() == [made[0].id])
@@ -127,16 +153,20 @@ struct CatalogTests {
         #expect(try listed() == made.map(\.id))
     }
 
-    @Test("What a record says about itself comes back as it was, unknown fields included, and a critical unknown one refuses it")
+    @Test(
+        "What a record says about itself comes back as it was, unknown fields included, and a critical unknown one refuses it"
+    )
     func fields() throws {
         let (repository, _) = try Self.make([])
         var snapshot = Snapshot(
-            time: Timestamp(seconds: 1_700_000_000, nanoseconds: 7), host: "höst", roots: [Array("/a".utf8), [0x2F, 0xFF]], program: "p 1")
+            time: Timestamp(seconds: 1_700_000_000, nanoseconds: 7), host: "höst",
+            roots: [Array("/a".utf8), [0x2F, 0xFF]], program: "p 1")
         snapshot.tags = ["x", "y"]
         snapshot.description = "a \"word\"\n"
         snapshot.options = .object([("exclude", .array([.string("*.o")]))])
         snapshot.fileSystems = [
-            FileSystemName(type: "ext4", source: "/dev/x", uuid: "u"), FileSystemName(type: "tmpfs", source: "tmpfs", uuid: nil),
+            FileSystemName(type: "ext4", source: "/dev/x", uuid: "u"),
+            FileSystemName(type: "tmpfs", source: "tmpfs", uuid: nil),
         ]
         snapshot.manifestDepth = 3
         snapshot.manifestIDs = [ChunkID(1, 2, 3, 4), ChunkID(5, 6, 7, 8)]
@@ -145,7 +175,9 @@ struct CatalogTests {
         snapshot.problemCount = 2
         snapshot.problemIDs = [ChunkID(9, 9, 9, 9)]
         snapshot.seen = ["20260101T000000Z-\(RecordID(1, 1, 1, 1))"]
-        guard case .object(var fields) = snapshot.json else { preconditionFailure("a snapshot is an object") }
+        guard case .object(var fields) = snapshot.json else {
+            preconditionFailure("a snapshot is an object")
+        }
         fields.append(("later", .object([("deep", .integer(1))])))
         let name = try repository.putRecord(.snapshot, time: snapshot.time, .object(fields))
         let read = try #require(try SnapshotCatalog.load(repository).snapshots.first)
@@ -157,14 +189,18 @@ struct CatalogTests {
 
         for (critical, isRead) in [(["host"], true), (["later"], false), (["nowhere"], false)] {
             let refused = try repository.putRecord(
-                .snapshot, time: snapshot.time, .object(fields + [("critical", .array(critical.map { .string($0) }))]))
+                .snapshot, time: snapshot.time,
+                .object(fields + [("critical", .array(critical.map { .string($0) }))]))
             let error = failure { _ = try repository.readJSON(refused) }
             #expect(isRead ? error == nil : error?.kind == .newerFormat)
         }
         for kind in RecordType.allCases where kind != .index {
             let refused = try repository.putRecord(
                 kind, time: snapshot.time,
-                .object([("time", .string(snapshot.time.text)), ("critical", .array([.string("unheard")]))]))
+                .object([
+                    ("time", .string(snapshot.time.text)),
+                    ("critical", .array([.string("unheard")])),
+                ]))
             #expect(failure { _ = try repository.readJSON(refused) }?.kind == .newerFormat)
         }
     }
@@ -174,34 +210,49 @@ struct CatalogTests {
         let (repository, _) = try Self.make([])
         for kind in RecordType.allCases where kind != .index {
             let name = try repository.putRecord(
-                kind, time: Timestamp(seconds: 1_700_000_000), .object([("time", .string("1700000001.000000000")), ("host", .string("h"))]))
-            #expect(failure { _ = try repository.readJSON(name) }?.message.contains("renamed") == true)
-            let none = try repository.putRecord(kind, time: Timestamp(seconds: 1_700_000_000), .object([("host", .string("h"))]))
+                kind, time: Timestamp(seconds: 1_700_000_000),
+                .object([("time", .string("1700000001.000000000")), ("host", .string("h"))]))
+            #expect(
+                failure { _ = try repository.readJSON(name) }?.message.contains("renamed") == true)
+            let none = try repository.putRecord(
+                kind, time: Timestamp(seconds: 1_700_000_000), .object([("host", .string("h"))]))
             #expect(failure { _ = try repository.readJSON(none) }?.kind == .damaged)
         }
     }
 
     // MARK: Incomplete snapshots
 
-    @Test("A snapshot is incomplete only where a delete phase that had not seen it removed, unseen, what it needs by every line", arguments: [
-        // named under `snapshots` of the delete phase, record in `seen`, bundle needed, another line without it → incomplete
-        (false, false, true, false, true), (true, false, true, false, false), (false, true, true, false, false),
-        (false, false, false, false, false), (false, false, true, true, false), (true, true, true, false, false),
-    ])
-    func fence(wasSeen: Bool, hadSeen: Bool, isNeeded: Bool, hasOtherLine: Bool, isIncomplete: Bool) throws {
+    @Test(
+        "A snapshot is incomplete only where a delete phase that had not seen it removed, unseen, what it needs by every line",
+        arguments: [
+            // named under `snapshots` of the delete phase, record in `seen`, bundle needed, another line without it → incomplete
+            (false, false, true, false, true), (true, false, true, false, false),
+            (false, true, true, false, false),
+            (false, false, false, false, false), (false, false, true, true, false),
+            (true, true, true, false, false),
+        ])
+    func fence(wasSeen: Bool, hadSeen: Bool, isNeeded: Bool, hasOtherLine: Bool, isIncomplete: Bool)
+        throws
+    {
         let fixture = try RepositoryFixture.plain()
         let repository = try fixture.open()
-        _ = try SmallBackup(repository: repository).store([SmallFile(path: "/srv/a", content: [1, 2, 3])])
-        let needed = try #require(try ChunkIndex.load(repository).bundles.first { $0.kind == .content }?.id)
+        _ = try SmallBackup(repository: repository).store([
+            SmallFile(path: "/srv/a", content: [1, 2, 3])
+        ])
+        let needed = try #require(
+            try ChunkIndex.load(repository).bundles.first { $0.kind == .content }?.id)
         let time = Timestamp(seconds: 1_700_000_050)
         let condemned = try repository.putRecord(
             .condemned, time: time,
             .object([
-                ("time", .string(time.text)), ("host", .string("h")), ("state", .string("condemned")),
-                ("bundles", JSONValue(ids: [isNeeded ? needed : BundleID(1, 1, 1, 1)])), ("index", .array([])),
+                ("time", .string(time.text)), ("host", .string("h")),
+                ("state", .string("condemned")),
+                ("bundles", JSONValue(ids: [isNeeded ? needed : BundleID(1, 1, 1, 1)])),
+                ("index", .array([])),
             ]))
         let snapshot = try SmallBackup(
-            repository: repository, time: Timestamp(seconds: 1_700_000_100), seen: hadSeen ? [condemned.text] : []
+            repository: repository, time: Timestamp(seconds: 1_700_000_100),
+            seen: hadSeen ? [condemned.text] : []
         ).store([SmallFile(path: "/srv/a", content: [1, 2, 3])])
         if hasOtherLine {
             let out = ByteBuffer()
@@ -212,8 +263,10 @@ struct CatalogTests {
         try repository.putRecord(
             .condemned, time: later,
             .object([
-                ("time", .string(later.text)), ("host", .string("h")), ("state", .string("deleting")),
-                ("records", .array([.string(condemned.text)])), ("snapshots", JSONValue(ids: wasSeen ? [snapshot.id] : [])),
+                ("time", .string(later.text)), ("host", .string("h")),
+                ("state", .string("deleting")),
+                ("records", .array([.string(condemned.text)])),
+                ("snapshots", JSONValue(ids: wasSeen ? [snapshot.id] : [])),
             ]))
         var catalog = try SnapshotCatalog.load(repository)
         #expect(catalog.damaged.isEmpty)
@@ -229,8 +282,15 @@ struct CatalogTests {
         let (repository, _) = try Self.make([])
         let time = RepositoryFixture.time
         let name = try repository.putRecord(
-            .condemned, time: time, .object([("time", .string(time.text)), ("host", .string("h")), ("state", .string("dreaming"))]))
-        #expect(try SnapshotCatalog.load(repository).damaged.map(\.subject) == [repository.recordKey(name)])
+            .condemned, time: time,
+            .object([
+                ("time", .string(time.text)), ("host", .string("h")),
+                ("state", .string("dreaming")),
+            ]))
+        #expect(
+            try SnapshotCatalog.load(repository).damaged.map(\.subject) == [
+                repository.recordKey(name)
+            ])
     }
 
     @Test("When each bundle was read last is remembered over records, and the newest holds")
@@ -259,7 +319,9 @@ struct CatalogTests {
     @Test("A run's checkpoint replaces the one before it")
     func runs() throws {
         let (repository, _) = try Self.make([])
-        var run = RunRecord(run: String(repeating: "0", count: 32), started: Timestamp(seconds: 1), host: "a", roots: [[0x2F, 0xFF]])
+        var run = RunRecord(
+            run: String(repeating: "0", count: 32), started: Timestamp(seconds: 1), host: "a",
+            roots: [[0x2F, 0xFF]])
         let first = try run.store(in: repository, time: Timestamp(seconds: 2), replacing: nil)
         run.sequence = 1
         run.bundles = [BundleID(1, 2, 3, 4)]

@@ -11,20 +11,24 @@ import Testing
 /// They are never written again: what can no longer read one breaks a promise.
 @Suite("Golden repositories")
 struct GoldenRepositoryTests {
-    static let fixtures = String(#filePath.prefix(#filePath.count - "GoldenRepositoryTests.swift".count)) + "Fixtures"
+    static let fixtures =
+        String(#filePath.prefix(#filePath.count - "GoldenRepositoryTests.swift".count)) + "Fixtures"
 
     /// A fixture in memory, so that reading can change nothing in it.
     static func load(_ name: String) throws -> RepositoryFixture {
         let folder = "\(fixtures)/\(name)"
         let store = MemoryStore()
         for path in treeContents(folder) where !path.hasSuffix("/") {
-            store.plant(try #require(readFile("\(folder)/\(path)")), at: try #require(ObjectKey(path)))
+            store.plant(
+                try #require(readFile("\(folder)/\(path)")), at: try #require(ObjectKey(path)))
         }
         try #require(!store.keys.isEmpty, "\(folder) is missing")
         return RepositoryFixture(store: store, host: HostPlaces(), owner: nil)
     }
 
-    static func text(_ name: String) throws -> [UInt8] { try #require(readFile("\(fixtures)/\(name)")) }
+    static func text(_ name: String) throws -> [UInt8] {
+        try #require(readFile("\(fixtures)/\(name)"))
+    }
 
     @Test("There is one for each format up to the newest")
     func none() {
@@ -35,10 +39,15 @@ struct GoldenRepositoryTests {
         }
     }
 
-    @Test("Nothing in them has changed since they were made", arguments: [
-        ("v1/encrypted", 19, "4e54e390fba83da317e681e19651e22c4c7b673af31440d600c70fcfbfc29ed0"),
-        ("v1/plain", 14, "69a87468af4011e3493bdd47dd3a02db6bad494366daaa0b8721c78d6cf86ec7"),
-    ])
+    @Test(
+        "Nothing in them has changed since they were made",
+        arguments: [
+            (
+                "v1/encrypted", 19,
+                "4e54e390fba83da317e681e19651e22c4c7b673af31440d600c70fcfbfc29ed0"
+            ),
+            ("v1/plain", 14, "69a87468af4011e3493bdd47dd3a02db6bad494366daaa0b8721c78d6cf86ec7"),
+        ])
     func unchanged(name: String, count: Int, sum: String) throws {
         let contents = try Self.load(name).store.contents
         #expect(contents.count == count)
@@ -48,7 +57,9 @@ struct GoldenRepositoryTests {
 
     enum Way: CaseIterable { case passphrase, identity, plain }
 
-    @Test("Each opens with every key that it was made with, and gives every snapshot back as it was", arguments: Way.allCases)
+    @Test(
+        "Each opens with every key that it was made with, and gives every snapshot back as it was",
+        arguments: Way.allCases)
     func restores(way: Way) throws {
         let fixture = try Self.load(way == .plain ? "v1/plain" : "v1/encrypted")
         let credential: OwnerCredential =
@@ -78,12 +89,15 @@ struct GoldenRepositoryTests {
         }
     }
 
-    private func check(_ snapshot: Snapshot, of repository: Repository, _ index: ChunkIndex, against name: String) throws {
+    private func check(
+        _ snapshot: Snapshot, of repository: Repository, _ index: ChunkIndex, against name: String
+    ) throws {
         let expected = try #require(JSONValue(parsing: try Self.text(name))?.array)
-        let fetcher = try FrameFetcher(repository, index: index, accesses: BundleAccessCache(repository))
+        let fetcher = try FrameFetcher(
+            repository, index: index, accesses: BundleAccessCache(repository))
         let reader = ManifestReader(snapshot, fetcher: fetcher)
         var entries: [Entry] = []
-        try reader.forEach { entry, _ in
+        try reader.forEach(below: nil) { entry, _ in
             entries.append(entry)
             return true
         }
@@ -93,22 +107,31 @@ struct GoldenRepositoryTests {
             #expect(Hex.text(entry.path) == expected["path"]?.string)
             #expect(entry.kind.name.description == expected["type"]?.string, "\(name)")
             #expect(String(entry.mode, radix: 8) == expected["mode"]?.string, "\(name)")
-            #expect(String(entry.mtime.nanosecondsSince1970) == expected["mtime_ns"]?.string, "\(name)")
+            #expect(
+                String(entry.mtime.nanosecondsSince1970) == expected["mtime_ns"]?.string, "\(name)")
             if let target = expected["target"]?.string { #expect(Hex.text(entry.target) == target) }
             guard entry.kind == .file else { continue }
             #expect(Int(entry.size) == expected["size"]?.count, "\(name)")
             #expect(Int(entry.links) == expected["links"]?.count, "\(name)")
-            #expect(try contentDigest(of: entry, reader, fetcher) == expected["sha256"]?.string, "\(name)")
+            #expect(
+                try contentDigest(of: entry, reader, fetcher) == expected["sha256"]?.string,
+                "\(name)")
         }
         let attributes = entries.filter { $0.path.hasSuffix("/text") }.flatMap(\.xattrs)
-        #expect(attributes == [ExtendedAttribute(name: Array("user.note".utf8), value: [0, 1] + Array("binary".utf8))])
+        #expect(
+            attributes == [
+                ExtendedAttribute(
+                    name: Array("user.note".utf8), value: [0, 1] + Array("binary".utf8))
+            ])
         // The long forms of both lists are in there.
         #expect(entries.contains { $0.holesList.count > 0 })
         #expect(entries.contains { $0.listDepth == 1 } == name.hasSuffix("-1.json"))
     }
 
     /// The digest of a file put together: zeros where it has holes, its chunks in between.
-    private func contentDigest(of entry: Entry, _ reader: ManifestReader, _ fetcher: FrameFetcher) throws -> String {
+    private func contentDigest(of entry: Entry, _ reader: ManifestReader, _ fetcher: FrameFetcher)
+        throws -> String
+    {
         var hash = DigestStream()
         let zeros = [UInt8](repeating: 0, count: 1 << 20)
         var at: UInt64 = 0
@@ -116,7 +139,9 @@ struct GoldenRepositoryTests {
             var left = Int(hole.length)
             while left > 0 {
                 let count = min(left, zeros.count)
-                zeros.withUnsafeBytes { hash.update(UnsafeRawBufferPointer(rebasing: $0[..<count])) }
+                zeros.withUnsafeBytes {
+                    hash.update(UnsafeRawBufferPointer(rebasing: $0[..<count]))
+                }
                 left -= count
             }
             at += hole.length
@@ -136,7 +161,7 @@ struct GoldenRepositoryTests {
                 bytes = UnsafeRawBufferPointer(rebasing: bytes[run...])
             }
         }
-        holes.forEach(skip)
+        for hole in holes { skip(hole) }
         #expect(at == entry.size)
         let id: RecordID = hash.finish()
         return id.description
@@ -144,5 +169,7 @@ struct GoldenRepositoryTests {
 }
 
 extension Array where Element == UInt8 {
-    fileprivate func hasSuffix(_ text: String) -> Bool { Array(suffix(text.utf8.count)) == Array(text.utf8) }
+    fileprivate func hasSuffix(_ text: String) -> Bool {
+        Array(suffix(text.utf8.count)) == Array(text.utf8)
+    }
 }

@@ -21,18 +21,26 @@ private struct Collector: IndexCodec.Receiver {
     var segments: [Segment] = []
 
     mutating func bundle(_ bundle: IndexedBundle) {
-        bundles.append(Bundle(id: bundle.id, kind: bundle.kind, size: bundle.size, plain: bundle.plain, md5: bundle.md5))
+        bundles.append(
+            Bundle(
+                id: bundle.id, kind: bundle.kind, size: bundle.size, plain: bundle.plain,
+                md5: bundle.md5))
     }
     mutating func frame(_ frame: IndexedFrame) {
         bundles[bundles.count - 1].frames.append(
-            FrameRecord(offset: frame.offset, length: frame.length, raw: frame.raw, fingerprint: frame.fingerprint, chunks: []))
+            FrameRecord(
+                offset: frame.offset, length: frame.length, raw: frame.raw,
+                fingerprint: frame.fingerprint, chunks: []))
     }
     mutating func chunk(_ id: ChunkID, offset: UInt32, length: UInt32) {
         let last = bundles.count - 1
         let frame = bundles[last].frames.count - 1
-        bundles[last].frames[frame].chunks.append(ChunkPlace(id: id, offset: offset, length: length))
+        bundles[last].frames[frame].chunks.append(
+            ChunkPlace(id: id, offset: offset, length: length))
     }
-    mutating func segment(_ id: ChunkID, bundles: [BundleID]) { segments.append(Segment(id: id, bundles: bundles)) }
+    mutating func segment(_ id: ChunkID, bundles: [BundleID]) {
+        segments.append(Segment(id: id, bundles: bundles))
+    }
 
     static func read(_ bytes: [UInt8]) -> (Collector, Int?) {
         var collector = Collector()
@@ -47,7 +55,9 @@ private func randomID<Kind>(_ generator: inout SeededGenerator) -> Identifier<Ki
 }
 
 /// A bundle that never was, with chunks partly out of `pool`.
-private func madeUpBundle(_ generator: inout SeededGenerator, pool: [ChunkID], md5: Bool = false) -> SealedBundle {
+private func madeUpBundle(_ generator: inout SeededGenerator, pool: [ChunkID], md5: Bool = false)
+    -> SealedBundle
+{
     var offset = 24
     var frames: [FrameRecord] = []
     for _ in 0..<Int.random(in: 1...4, using: &generator) {
@@ -55,19 +65,23 @@ private func madeUpBundle(_ generator: inout SeededGenerator, pool: [ChunkID], m
         var at: UInt32 = 512
         for _ in 0..<Int.random(in: 0...30, using: &generator) {
             let length = UInt32.random(in: 0...5000, using: &generator)
-            let id = Bool.random(using: &generator) && !pool.isEmpty ? pool.randomElement(using: &generator)! : randomID(&generator)
+            let id =
+                Bool.random(using: &generator) && !pool.isEmpty
+                ? pool.randomElement(using: &generator)! : randomID(&generator)
             chunks.append(ChunkPlace(id: id, offset: at, length: length))
             at += length + 512
         }
         let length = Int.random(in: 1...70_000, using: &generator)
         frames.append(
             FrameRecord(
-                offset: offset, length: length, raw: Int(at), fingerprint: Fingerprint(high: generator.next(), low: generator.next()),
+                offset: offset, length: length, raw: Int(at),
+                fingerprint: Fingerprint(high: generator.next(), low: generator.next()),
                 chunks: chunks))
         offset += length
     }
     return SealedBundle(
-        id: randomID(&generator), kind: Bool.random(using: &generator) ? .content : .manifest, size: offset + 300, plain: offset,
+        id: randomID(&generator), kind: Bool.random(using: &generator) ? .content : .manifest,
+        size: offset + 300, plain: offset,
         md5: md5 ? generator.bytes(16) : nil, frames: frames)
 }
 
@@ -83,9 +97,14 @@ struct IndexCodecTests {
             let bundle = madeUpBundle(&generator, pool: [], md5: Bool.random(using: &generator))
             IndexCodec.write(bundle, to: out)
             bundles.append(
-                .init(id: bundle.id, kind: bundle.kind, size: bundle.size, plain: bundle.plain, md5: bundle.md5, frames: bundle.frames))
+                .init(
+                    id: bundle.id, kind: bundle.kind, size: bundle.size, plain: bundle.plain,
+                    md5: bundle.md5, frames: bundle.frames))
             let segment = Collector.Segment(
-                id: randomID(&generator), bundles: (0..<Int.random(in: 0...4, using: &generator)).map { _ in randomID(&generator) })
+                id: randomID(&generator),
+                bundles: (0..<Int.random(in: 0...4, using: &generator)).map { _ in
+                    randomID(&generator)
+                })
             IndexCodec.write(segment: segment.id, bundles: segment.bundles, to: out)
             segments.append(segment)
         }
@@ -96,20 +115,28 @@ struct IndexCodecTests {
     }
 
     private static let id = String(repeating: "ab", count: 32)
-    private static let bundle = "{\"bundle\":\"\(id)\",\"kind\":\"content\",\"size\":2000,\"plain\":1000}\n"
+    private static let bundle =
+        "{\"bundle\":\"\(id)\",\"kind\":\"content\",\"size\":2000,\"plain\":1000}\n"
     private static let xxh3 = String(repeating: "0", count: 32)
 
-    @Test("Fields may come in any order and with white space, and unknown ones and lines are passed over")
+    @Test(
+        "Fields may come in any order and with white space, and unknown ones and lines are passed over"
+    )
     func order() {
-        let text = " { \"plain\" : 1000 , \"kind\":\"manifest\",\"new\":[{}],\"size\":2000,\"bundle\":\"\(Self.id)\"}\n"
+        let text =
+            " { \"plain\" : 1000 , \"kind\":\"manifest\",\"new\":[{}],\"size\":2000,\"bundle\":\"\(Self.id)\"}\n"
             + "{\"xxh3\":\"\(Self.xxh3)\", \"chunks\" : [ [ \"\(Self.id)\" , 0 , 7 ] ],\"later\":null,\"frame\":[24,76,512]}\n"
-            + "{\"bundles\":[\"\(Self.id)\"],\"segment\":\"\(Self.id)\"}\n" + "{\"something\":\"else\"}\n"
+            + "{\"bundles\":[\"\(Self.id)\"],\"segment\":\"\(Self.id)\"}\n"
+            + "{\"something\":\"else\"}\n"
         let (read, bad) = Collector.read(text)
         #expect(bad == nil)
         #expect(read.bundles.count == 1)
         #expect(read.bundles[0].kind == .manifest)
         #expect(read.bundles[0].frames.map(\.length) == [76])
-        #expect(read.bundles[0].frames[0].chunks == [ChunkPlace(id: ChunkID(Self.id)!, offset: 0, length: 7)])
+        #expect(
+            read.bundles[0].frames[0].chunks == [
+                ChunkPlace(id: ChunkID(Self.id)!, offset: 0, length: 7)
+            ])
         #expect(read.segments.count == 1)
     }
 
@@ -117,42 +144,64 @@ struct IndexCodecTests {
     func critical() {
         func bad(_ line: String) -> Int? { Collector.read(Self.bundle + line).1 }
         #expect(bad("{\"something\":1,\"critical\":[\"something\"]}\n") == 2)
-        #expect(bad("{\"segment\":\"\(Self.id)\",\"bundles\":[],\"x\":1,\"critical\":[\"x\"]}\n") == 2)
-        #expect(bad("{\"segment\":\"\(Self.id)\",\"bundles\":[],\"x\":1,\"critical\":[\"bundles\"]}\n") == nil)
-        #expect(bad("{\"frame\":[24,76,512],\"xxh3\":\"\(Self.xxh3)\",\"chunks\":[],\"critical\":[\"x\"]}\n") == 2)
-        #expect(bad("{\"frame\":[24,76,512],\"xxh3\":\"\(Self.xxh3)\",\"chunks\":[],\"critical\":[\"xxh3\"]}\n") == nil)
-        #expect(bad("{\"frame\":[24,76,512],\"xxh3\":\"\(Self.xxh3)\",\"chunks\":[],\"critical\":1}\n") == 2)
+        #expect(
+            bad("{\"segment\":\"\(Self.id)\",\"bundles\":[],\"x\":1,\"critical\":[\"x\"]}\n") == 2)
+        #expect(
+            bad("{\"segment\":\"\(Self.id)\",\"bundles\":[],\"x\":1,\"critical\":[\"bundles\"]}\n")
+                == nil)
+        #expect(
+            bad(
+                "{\"frame\":[24,76,512],\"xxh3\":\"\(Self.xxh3)\",\"chunks\":[],\"critical\":[\"x\"]}\n"
+            ) == 2)
+        #expect(
+            bad(
+                "{\"frame\":[24,76,512],\"xxh3\":\"\(Self.xxh3)\",\"chunks\":[],\"critical\":[\"xxh3\"]}\n"
+            ) == nil)
+        #expect(
+            bad("{\"frame\":[24,76,512],\"xxh3\":\"\(Self.xxh3)\",\"chunks\":[],\"critical\":1}\n")
+                == 2)
     }
 
-    @Test("Numbers that do not fit into bundle, frame or memory are refused", arguments: [
-        "{\"frame\":[24,977,512],\"xxh3\":\"X\",\"chunks\":[]}\n", "{\"frame\":[1001,1,512],\"xxh3\":\"X\",\"chunks\":[]}\n",
-        "{\"frame\":[24,0,512],\"xxh3\":\"X\",\"chunks\":[]}\n", "{\"frame\":[24,76,16777217],\"xxh3\":\"X\",\"chunks\":[]}\n",
-        "{\"frame\":[24,76],\"xxh3\":\"X\",\"chunks\":[]}\n", "{\"frame\":[24,76,1,1],\"xxh3\":\"X\",\"chunks\":[]}\n",
-        "{\"frame\":[24,76,512],\"chunks\":[]}\n", "{\"frame\":[24,76,512],\"xxh3\":\"X\"}\n",
-        "{\"frame\":[24,76,512],\"xxh3\":\"Xa\",\"chunks\":[]}\n",
-        "{\"frame\":[24,76,512],\"xxh3\":\"X\",\"chunks\":[[\"I\",0,513]]}\n",
-        "{\"frame\":[24,76,512],\"xxh3\":\"X\",\"chunks\":[[\"I\",512,1]]}\n",
-        "{\"frame\":[24,76,512],\"xxh3\":\"X\",\"chunks\":[[\"I\",9223372036854775807,9223372036854775807]]}\n",
-        "{\"frame\":[24,76,512],\"xxh3\":\"X\",\"chunks\":[[\"I\",0]]}\n",
-        "{\"frame\":[24,76,512],\"xxh3\":\"X\",\"chunks\":[\"I\"]}\n",
-        "{\"frame\":[24,76,512],\"xxh3\":\"X\",\"chunks\":[]}{}\n",
-        "{\"frame\":[24,76,512],\"xxh3\":\"X\",\"chunks\":[]}\n{\"frame\":[99,10,512],\"xxh3\":\"X\",\"chunks\":[]}\n",
-        "{\"bundle\":\"I\",\"kind\":\"content\",\"size\":1,\"plain\":2}\n",
-        "{\"bundle\":\"I\",\"kind\":\"other\",\"size\":1,\"plain\":1}\n", "{\"bundle\":\"i\",\"kind\":\"content\",\"size\":1,\"plain\":1}\n",
-        "{\"segment\":\"I\",\"bundles\":[1]}\n", "{\"segment\":\"I\"}\n", "[]\n", "{}", "\n",
-        "{\"bundle\":\"I\",\"kind\":\"content\",\"size\":9223372036854775807,\"plain\":9223372036854775807}\n{\"frame\":[9223372036854775807,9223372036854775807,1],\"xxh3\":\"X\",\"chunks\":[]}\n",
-    ])
+    @Test(
+        "Numbers that do not fit into bundle, frame or memory are refused",
+        arguments: [
+            "{\"frame\":[24,977,512],\"xxh3\":\"X\",\"chunks\":[]}\n",
+            "{\"frame\":[1001,1,512],\"xxh3\":\"X\",\"chunks\":[]}\n",
+            "{\"frame\":[24,0,512],\"xxh3\":\"X\",\"chunks\":[]}\n",
+            "{\"frame\":[24,76,16777217],\"xxh3\":\"X\",\"chunks\":[]}\n",
+            "{\"frame\":[24,76],\"xxh3\":\"X\",\"chunks\":[]}\n",
+            "{\"frame\":[24,76,1,1],\"xxh3\":\"X\",\"chunks\":[]}\n",
+            "{\"frame\":[24,76,512],\"chunks\":[]}\n", "{\"frame\":[24,76,512],\"xxh3\":\"X\"}\n",
+            "{\"frame\":[24,76,512],\"xxh3\":\"Xa\",\"chunks\":[]}\n",
+            "{\"frame\":[24,76,512],\"xxh3\":\"X\",\"chunks\":[[\"I\",0,513]]}\n",
+            "{\"frame\":[24,76,512],\"xxh3\":\"X\",\"chunks\":[[\"I\",512,1]]}\n",
+            "{\"frame\":[24,76,512],\"xxh3\":\"X\",\"chunks\":[[\"I\",9223372036854775807,9223372036854775807]]}\n",
+            "{\"frame\":[24,76,512],\"xxh3\":\"X\",\"chunks\":[[\"I\",0]]}\n",
+            "{\"frame\":[24,76,512],\"xxh3\":\"X\",\"chunks\":[\"I\"]}\n",
+            "{\"frame\":[24,76,512],\"xxh3\":\"X\",\"chunks\":[]}{}\n",
+            "{\"frame\":[24,76,512],\"xxh3\":\"X\",\"chunks\":[]}\n{\"frame\":[99,10,512],\"xxh3\":\"X\",\"chunks\":[]}\n",
+            "{\"bundle\":\"I\",\"kind\":\"content\",\"size\":1,\"plain\":2}\n",
+            "{\"bundle\":\"I\",\"kind\":\"other\",\"size\":1,\"plain\":1}\n",
+            "{\"bundle\":\"i\",\"kind\":\"content\",\"size\":1,\"plain\":1}\n",
+            "{\"segment\":\"I\",\"bundles\":[1]}\n", "{\"segment\":\"I\"}\n", "[]\n", "{}", "\n",
+            "{\"bundle\":\"I\",\"kind\":\"content\",\"size\":9223372036854775807,\"plain\":9223372036854775807}\n{\"frame\":[9223372036854775807,9223372036854775807,1],\"xxh3\":\"X\",\"chunks\":[]}\n",
+        ])
     func hostile(text: String) {
-        let line = text.replacing("\"X", with: "\"" + Self.xxh3).replacing("\"I\"", with: "\"\(Self.id)\"")
+        let line = text.replacing("\"X", with: "\"" + Self.xxh3).replacing(
+            "\"I\"", with: "\"\(Self.id)\"")
         #expect(Collector.read(Self.bundle + line).1 != nil)
     }
 
     @Test("A frame without a bundle before it is refused")
     func frameFirst() {
-        #expect(Collector.read("{\"frame\":[24,76,512],\"xxh3\":\"\(Self.xxh3)\",\"chunks\":[]}\n").1 == 1)
+        #expect(
+            Collector.read("{\"frame\":[24,76,512],\"xxh3\":\"\(Self.xxh3)\",\"chunks\":[]}\n").1
+                == 1)
     }
 
-    @Test("Mutated and truncated lines are refused or read, and what is read keeps its bounds", arguments: 0..<20)
+    @Test(
+        "Mutated and truncated lines are refused or read, and what is read keeps its bounds",
+        arguments: 0..<20)
     func mutated(seed: Int) {
         var generator = SeededGenerator(seed: UInt64(seed) &+ 1000)
         let out = ByteBuffer()
@@ -167,7 +216,9 @@ struct IndexCodecTests {
                     #expect(frame.offset >= end && frame.length > 0 && frame.raw <= 16 << 20)
                     end = frame.offset + frame.length
                     #expect(end <= bundle.plain)
-                    for chunk in frame.chunks { #expect(Int(chunk.offset) + Int(chunk.length) <= frame.raw) }
+                    for chunk in frame.chunks {
+                        #expect(Int(chunk.offset) + Int(chunk.length) <= frame.raw)
+                    }
                 }
             }
         }
@@ -181,7 +232,8 @@ func mutation(of bytes: [UInt8], _ generator: inout SeededGenerator) -> [UInt8] 
         let at = Int.random(in: 0..<bytes.count, using: &generator)
         switch Int.random(in: 0..<6, using: &generator) {
         case 0: bytes[at] = UInt8(truncatingIfNeeded: generator.next())
-        case 1: bytes[at] = Array("0123456789\"\\[]{}:,-.eEn \n".utf8).randomElement(using: &generator)!
+        case 1:
+            bytes[at] = Array("0123456789\"\\[]{}:,-.eEn \n".utf8).randomElement(using: &generator)!
         case 2: bytes.insert(UInt8(truncatingIfNeeded: generator.next()), at: at)
         case 3: bytes.remove(at: at)
         case 4:
@@ -199,7 +251,8 @@ struct ChunkIndexTests {
     private struct World {
         let fixture: RepositoryFixture
         let repository: Repository
-        var records: [(name: RecordName, bundles: [SealedBundle], segments: [(ChunkID, [BundleID])])] = []
+        var records:
+            [(name: RecordName, bundles: [SealedBundle], segments: [(ChunkID, [BundleID])])] = []
         var pool: [ChunkID]
         var segmentPool: [ChunkID]
 
@@ -214,18 +267,24 @@ struct ChunkIndexTests {
                 var bundles: [SealedBundle] = []
                 for _ in 0..<Int.random(in: 0...4, using: &generator) {
                     // Now and then a bundle that another record tells of already.
-                    if let old = known.randomElement(using: &generator), Int.random(in: 0..<4, using: &generator) == 0 {
+                    if let old = known.randomElement(using: &generator),
+                        Int.random(in: 0..<4, using: &generator) == 0
+                    {
                         if !bundles.contains(where: { $0.id == old.id }) { bundles.append(old) }
                     } else {
-                        bundles.append(madeUpBundle(&generator, pool: pool, md5: Bool.random(using: &generator)))
+                        bundles.append(
+                            madeUpBundle(
+                                &generator, pool: pool, md5: Bool.random(using: &generator)))
                     }
                 }
                 known += bundles
                 let segments = (0..<Int.random(in: 0...6, using: &generator)).map { _ in
-                    let named = (0..<Int.random(in: 0...3, using: &generator)).map { _ -> BundleID in
+                    let named = (0..<Int.random(in: 0...3, using: &generator)).map {
+                        _ -> BundleID in
                         // Some that no record describes.
                         Int.random(in: 0..<5, using: &generator) == 0
-                            ? randomID(&generator) : known.randomElement(using: &generator)?.id ?? randomID(&generator)
+                            ? randomID(&generator)
+                            : known.randomElement(using: &generator)?.id ?? randomID(&generator)
                     }
                     return (segmentPool.randomElement(using: &generator)!, Array(Set(named)))
                 }
@@ -237,7 +296,9 @@ struct ChunkIndexTests {
             let out = ByteBuffer()
             for bundle in bundles { IndexCodec.write(bundle, to: out) }
             for (id, named) in segments { IndexCodec.write(segment: id, bundles: named, to: out) }
-            records.append((try repository.putRecord(.index, time: nil, payload: out.bytes), bundles, segments))
+            records.append(
+                (try repository.putRecord(.index, time: nil, payload: out.bytes), bundles, segments)
+            )
         }
 
         struct Place: Hashable {
@@ -252,7 +313,9 @@ struct ChunkIndexTests {
                 for frame in bundle.frames {
                     for chunk in frame.chunks {
                         places[chunk.id, default: []].insert(
-                            Place(bundle: bundle.id, frame: frame.offset, offset: chunk.offset, length: chunk.length))
+                            Place(
+                                bundle: bundle.id, frame: frame.offset, offset: chunk.offset,
+                                length: chunk.length))
                     }
                 }
             }
@@ -261,7 +324,9 @@ struct ChunkIndexTests {
 
         func check(_ index: ChunkIndex, unusable: Set<BundleID> = []) {
             let places = places
-            let bundles = Dictionary(records.flatMap(\.bundles).map { ($0.id, $0) }, uniquingKeysWith: { first, _ in first })
+            let bundles = Dictionary(
+                records.flatMap(\.bundles).map { ($0.id, $0) },
+                uniquingKeysWith: { first, _ in first })
             #expect(Set(index.bundles.map(\.id)) == Set(bundles.keys))
             #expect(index.bundles.count == bundles.count)
             for found in index.bundles {
@@ -272,7 +337,9 @@ struct ChunkIndexTests {
                 #expect(
                     index.frames(of: found.id)
                         == bundle.frames.map {
-                            IndexedFrame(offset: $0.offset, length: $0.length, raw: $0.raw, fingerprint: $0.fingerprint)
+                            IndexedFrame(
+                                offset: $0.offset, length: $0.length, raw: $0.raw,
+                                fingerprint: $0.fingerprint)
                         })
                 #expect(index.isUsable(bundle: found.id) == !unusable.contains(found.id))
             }
@@ -281,20 +348,30 @@ struct ChunkIndexTests {
                 #expect(
                     Set(
                         found.map {
-                            Place(bundle: $0.bundle, frame: $0.frame.offset, offset: UInt32($0.offset), length: UInt32($0.length))
+                            Place(
+                                bundle: $0.bundle, frame: $0.frame.offset,
+                                offset: UInt32($0.offset), length: UInt32($0.length))
                         }) == expected)
                 let isUsable = expected.contains { !unusable.contains($0.bundle) }
                 #expect(index.isUsable(id) == isUsable)
                 #expect(index.usableBundle(id).map { !unusable.contains($0) } ?? !isUsable)
                 let first = index.location(id)
-                #expect(first.map { location in expected.contains { $0.bundle == location.bundle && $0.frame == location.frame.offset } } == true)
+                #expect(
+                    first.map { location in
+                        expected.contains {
+                            $0.bundle == location.bundle && $0.frame == location.frame.offset
+                        }
+                    } == true)
                 #expect(!isUsable || !unusable.contains(first!.bundle))
-                for location in found { #expect(location.bundleSize == bundles[location.bundle]!.size) }
+                for location in found {
+                    #expect(location.bundleSize == bundles[location.bundle]!.size)
+                }
             }
             var generator = SeededGenerator(seed: 0xDEAD_BEEF)
             for _ in 0..<200 {
                 let id: ChunkID = randomID(&generator)
-                #expect(index.location(id) == nil && index.locations(id).isEmpty && !index.isUsable(id))
+                #expect(
+                    index.location(id) == nil && index.locations(id).isEmpty && !index.isUsable(id))
             }
             for id in segmentPool {
                 let lines = records.flatMap(\.segments).filter { $0.0 == id }.map { Set($0.1) }
@@ -304,17 +381,23 @@ struct ChunkIndexTests {
                     continue
                 }
                 #expect(lines.contains(found))
-                let whole = lines.filter { $0.allSatisfy { bundles[$0] != nil && !unusable.contains($0) } }
+                let whole = lines.filter {
+                    $0.allSatisfy { bundles[$0] != nil && !unusable.contains($0) }
+                }
                 if !whole.isEmpty { #expect(whole.contains(found)) }
             }
         }
 
         var tables: [String] {
-            LocalFile.names(in: repository.cachePath + "/index").map { repository.cachePath + "/index/" + $0 }
+            LocalFile.names(in: repository.cachePath + "/index").map {
+                repository.cachePath + "/index/" + $0
+            }
         }
     }
 
-    @Test("Whatever records there are, the index finds what a plain dictionary does", arguments: [(1, 1), (2, 3), (3, 8), (4, 9), (5, 25), (6, 40)])
+    @Test(
+        "Whatever records there are, the index finds what a plain dictionary does",
+        arguments: [(1, 1), (2, 3), (3, 8), (4, 9), (5, 25), (6, 40)])
     func againstDictionary(seed: Int, records: Int) throws {
         var world = try World(seed: UInt64(seed), records: records)
         let index = try ChunkIndex.load(world.repository)
@@ -375,16 +458,20 @@ struct ChunkIndexTests {
     func noCache() throws {
         let world = try World(seed: 43, records: 12)
         world.check(try ChunkIndex.load(world.repository))
-        world.tables.forEach(LocalFile.remove)
+        for path in world.tables { LocalFile.remove(path) }
         world.check(try ChunkIndex.load(world.repository))
     }
 
-    @Test("A bundle that is condemned, missing or of another length is not offered for reuse, but still read from", arguments: 0..<6)
+    @Test(
+        "A bundle that is condemned, missing or of another length is not offered for reuse, but still read from",
+        arguments: 0..<6)
     func unusable(seed: Int) throws {
         let world = try World(seed: UInt64(50 + seed), records: 10)
         var generator = SeededGenerator(seed: UInt64(seed))
         let all = Set(world.records.flatMap(\.bundles).map(\.id)).sorted()
-        let sizes = Dictionary(world.records.flatMap(\.bundles).map { ($0.id, $0.size) }, uniquingKeysWith: { first, _ in first })
+        let sizes = Dictionary(
+            world.records.flatMap(\.bundles).map { ($0.id, $0.size) },
+            uniquingKeysWith: { first, _ in first })
         var listed = sizes
         var unusable: Set<BundleID> = []
         var condemned: [BundleID] = []
@@ -401,15 +488,19 @@ struct ChunkIndexTests {
         try world.repository.putRecord(
             .condemned, time: time,
             .object([
-                ("time", .string(time.text)), ("host", .string("h")), ("state", .string("condemned")),
+                ("time", .string(time.text)), ("host", .string("h")),
+                ("state", .string("condemned")),
                 ("bundles", JSONValue(ids: condemned)), ("index", .array([])),
             ]))
         var damaged: [RepositoryError] = []
         let view = try CondemnedView.load(world.repository, damaged: &damaged)
         #expect(damaged.isEmpty)
         #expect(view.bundles == Set(condemned))
-        world.check(try ChunkIndex.load(world.repository, condemned: view, listed: listed), unusable: unusable)
-        world.check(try ChunkIndex.load(world.repository, condemned: view), unusable: Set(condemned))
+        world.check(
+            try ChunkIndex.load(world.repository, condemned: view, listed: listed),
+            unusable: unusable)
+        world.check(
+            try ChunkIndex.load(world.repository, condemned: view), unusable: Set(condemned))
         world.check(try ChunkIndex.load(world.repository))
     }
 
@@ -449,7 +540,9 @@ struct RunIndexTests {
 
     /// One manifest described in random order over bundles that are sealed at random times: lines come when they can and not before,
     /// and say what counting by hand says.
-    @Test("A line is written once everything below it is durable, and names exactly that", arguments: 0..<40)
+    @Test(
+        "A line is written once everything below it is durable, and names exactly that",
+        arguments: 0..<40)
     func lines(seed: Int) throws {
         let fixture = try RepositoryFixture.plain()
         let repository = try fixture.open()
@@ -468,10 +561,13 @@ struct RunIndexTests {
         var below: [ChunkID: [ChunkID]] = [:]
         for segment in segments {
             below[segment] = (0..<Int.random(in: 0...8, using: &generator)).map { _ in
-                (stored.isEmpty || Int.random(in: 0..<4, using: &generator) > 0 ? chunks : stored).randomElement(using: &generator)!
+                (stored.isEmpty || Int.random(in: 0..<4, using: &generator) > 0 ? chunks : stored)
+                    .randomElement(using: &generator)!
             }
         }
-        for (number, node) in nodes.enumerated() { below[node] = Array(segments[(number * 4)..<(number * 4 + 4)]) }
+        for (number, node) in nodes.enumerated() {
+            below[node] = Array(segments[(number * 4)..<(number * 4 + 4)])
+        }
 
         // Everything that has to be packed, in a random order of bundles.
         for id in chunks + segments + nodes { #expect(index.claim(id) == .claimed) }
@@ -530,7 +626,9 @@ struct RunIndexTests {
                         frames: [
                             FrameRecord(
                                 offset: 24, length: 876, raw: 100, fingerprint: .empty,
-                                chunks: bundle.chunks.map { ChunkPlace(id: $0, offset: 0, length: 1) })
+                                chunks: bundle.chunks.map {
+                                    ChunkPlace(id: $0, offset: 0, length: 1)
+                                })
                         ]), as: bundle.ordinal)
             case 3: try take()
             default: break
@@ -540,20 +638,26 @@ struct RunIndexTests {
         var expected: [ChunkID: Set<BundleID>] = [:]
         for segment in segments { expected[segment] = Set(below[segment]!.map { holder[$0]! }) }
         for node in nodes {
-            expected[node] = below[node]!.reduce(into: []) { $0.formUnion(expected[$1]!.union([holder[$1]!])) }
+            expected[node] = below[node]!.reduce(into: []) {
+                $0.formUnion(expected[$1]!.union([holder[$1]!]))
+            }
         }
         #expect(seen == expected)
         #expect(written == durable.subtracting([old.id]))
         #expect(Set(index.madeBundles) == written)
         #expect(index.takeLines() == nil, "nothing is said twice")
-        let need = nodes.reduce(into: Set<BundleID>()) { $0.formUnion(expected[$1]!.union([holder[$1]!])) }
+        let need = nodes.reduce(into: Set<BundleID>()) {
+            $0.formUnion(expected[$1]!.union([holder[$1]!]))
+        }
         #expect(index.need(of: nodes) == need)
         #expect(index.need(of: nodes + [randomID(&generator)]) == nil)
         #expect(index.canRely(on: []))
         for id in chunks + segments + nodes { #expect(index.claim(id) == .known) }
     }
 
-    @Test("Nothing is needed that is not known to be stored: before the bundle is durable there is no answer")
+    @Test(
+        "Nothing is needed that is not known to be stored: before the bundle is durable there is no answer"
+    )
     func early() throws {
         let index = RunIndex(try ChunkIndex.load(try RepositoryFixture.plain().open()))
         let node = ChunkID(1, 2, 3, 4)
@@ -564,7 +668,8 @@ struct RunIndexTests {
         let ordinal = index.openBundle()
         index.place([ChunkPlace(id: node, offset: 0, length: 1)], in: ordinal)
         #expect(index.need(of: [node]) == nil)
-        let bundle = SealedBundle(id: BundleID(9, 9, 9, 9), kind: .manifest, size: 10, plain: 9, md5: nil, frames: [])
+        let bundle = SealedBundle(
+            id: BundleID(9, 9, 9, 9), kind: .manifest, size: 10, plain: 9, md5: nil, frames: [])
         index.stored(bundle, as: ordinal)
         #expect(index.need(of: [node]) == [bundle.id])
     }

@@ -10,45 +10,59 @@ import Testing
 struct KeyTests {
     static let secret = Array("the content that no host may read, whatever lies on it".utf8)
 
-    @Test("A passphrase opens, a wrong one does not, another can be added, and the last cannot be removed")
+    @Test(
+        "A passphrase opens, a wrong one does not, another can be added, and the last cannot be removed"
+    )
     func passphrases() throws {
         let first = Array("correct horse".utf8)
         let second = Array("battery staple".utf8)
         let fixture = RepositoryFixture(store: MemoryStore(), host: HostPlaces(), owner: nil)
         let created = try Repository.create(
-            store: fixture.store, location: RepositoryFixture.location, protection: .passphrase(first),
+            store: fixture.store, location: RepositoryFixture.location,
+            protection: .passphrase(first),
             now: RepositoryFixture.time, directories: fixture.host.directories)
         #expect(created.unprovenFingerprint == nil)
         #expect(fixture.keys("keys/owner-passphrase-").count == 1)
         let opened = try fixture.open(.passphrase(first), on: HostPlaces())
         let owner = try #require(opened.access.owners.first)
         #expect(opened.access.canReadContent)
-        #expect(failure { _ = try fixture.open(.passphrase(second), on: HostPlaces()) }?.kind == .wrongKey)
+        #expect(
+            failure { _ = try fixture.open(.passphrase(second), on: HostPlaces()) }?.kind
+                == .wrongKey)
 
         let keys = RepositoryKeys(of: opened)
         let only = try #require(fixture.keys("keys/owner-").first)
-        #expect(failure { _ = try keys.remove(only.text, hasIdentityFile: false) }?.kind == .refused)
-        #expect(failure { _ = try keys.addPassphrase(second, label: "Not A Label", for: owner) }?.kind == .refused)
+        #expect(
+            failure { _ = try keys.remove(only.text, hasIdentityFile: false) }?.kind == .refused)
+        #expect(
+            failure { _ = try keys.addPassphrase(second, label: "Not A Label", for: owner) }?.kind
+                == .refused)
         #expect(fixture.keys("keys/owner-").count == 1)
 
         _ = try keys.addPassphrase(second, label: "anna", for: owner)
         #expect(try fixture.open(.passphrase(second), on: HostPlaces()).access.owners == [owner])
         // A name that several begin with names none of them; nor does one that nothing has.
-        #expect(failure { _ = try keys.remove("owner-", hasIdentityFile: false) }?.kind == .notFound)
-        #expect(failure { _ = try keys.remove("owner-bert", hasIdentityFile: false) }?.kind == .notFound)
+        #expect(
+            failure { _ = try keys.remove("owner-", hasIdentityFile: false) }?.kind == .notFound)
+        #expect(
+            failure { _ = try keys.remove("owner-bert", hasIdentityFile: false) }?.kind == .notFound
+        )
         #expect(failure { _ = try keys.remove("host-", hasIdentityFile: true) }?.kind == .refused)
 
         // A damaged one is none: the other cannot go as long as nothing else opens the repository.
         let anna = try #require(fixture.keys("keys/owner-anna-").first)
         let whole = try #require(fixture.store.bytes(anna))
         fixture.store.alter(anna) { $0[$0.count - 1] ^= 1 }
-        #expect(failure { _ = try keys.remove(only.text, hasIdentityFile: false) }?.kind == .refused)
+        #expect(
+            failure { _ = try keys.remove(only.text, hasIdentityFile: false) }?.kind == .refused)
         // Nor does it keep the sound one from opening.
         #expect(try fixture.open(.passphrase(first), on: HostPlaces()).access.owners == [owner])
         fixture.store.plant(whole, at: anna)
 
         #expect(try keys.remove("owner-passphrase", hasIdentityFile: false) == only.text)
-        #expect(failure { _ = try fixture.open(.passphrase(first), on: HostPlaces()) }?.kind == .wrongKey)
+        #expect(
+            failure { _ = try fixture.open(.passphrase(first), on: HostPlaces()) }?.kind
+                == .wrongKey)
     }
 
     @Test("What an interrupted init left under the same passphrase keeps nobody out")
@@ -57,9 +71,10 @@ struct KeyTests {
         let fixture = RepositoryFixture(store: MemoryStore(), host: HostPlaces(), owner: nil)
         for _ in 0..<2 {
             // `config.json` is written last: without it the first attempt never was.
-            fixture.keys("config.json").forEach { try? fixture.store.delete($0) }
+            for key in fixture.keys("config.json") { try? fixture.store.delete(key) }
             _ = try Repository.create(
-                store: fixture.store, location: RepositoryFixture.location, protection: .passphrase(words),
+                store: fixture.store, location: RepositoryFixture.location,
+                protection: .passphrase(words),
                 now: RepositoryFixture.time, directories: fixture.host.directories)
         }
         #expect(fixture.keys("keys/owner-").count == 2)
@@ -73,7 +88,9 @@ struct KeyTests {
         let refused = try #require(failure { _ = try fixture.open(credential, on: HostPlaces()) })
         #expect(refused.kind == .notProven)
         let accepted = try fixture.open(credential, on: HostPlaces(), acceptUnproven: true)
-        let set = try RepositoryKeys(of: accepted).recipientSets(try RepositoryKeys(of: accepted).list()).sets[0]
+        let set = try RepositoryKeys(of: accepted).recipientSets(
+            try RepositoryKeys(of: accepted).list()
+        ).sets[0]
         #expect(refused.message.contains(set.fingerprint))
         #expect(set.fingerprint.count == 39)
         // The host that made it knows its own keys.
@@ -90,16 +107,21 @@ struct KeyTests {
         let owner = X25519Identity()
         let store = MemoryStore()
         let created = try Repository.create(
-            store: store, location: "s", protection: .recipients([owner.recipient]), now: RepositoryFixture.time,
+            store: store, location: "s", protection: .recipients([owner.recipient]),
+            now: RepositoryFixture.time,
             directories: HostPlaces().directories)
         let keys = RepositoryKeys(of: created.repository)
-        #expect(created.unprovenFingerprint == (try keys.recipientSets(try keys.list()).sets[0].fingerprint))
+        #expect(
+            created.unprovenFingerprint
+                == (try keys.recipientSets(try keys.list()).sets[0].fingerprint))
     }
 
     @Test("An identity that is no owner's opens nothing")
     func stranger() throws {
         let fixture = try RepositoryFixture.withRecipient()
-        let error = failure { _ = try fixture.open(.identities([X25519Identity()]), on: HostPlaces()) }
+        let error = failure {
+            _ = try fixture.open(.identities([X25519Identity()]), on: HostPlaces())
+        }
         #expect(error?.kind == .wrongKey)
     }
 
@@ -124,21 +146,27 @@ struct KeyTests {
         try LocalFile.write(exported, to: other.directories.hostKeyPath(read.repository))
         let repository = try fixture.open(on: other)
         #expect(!repository.access.canReadContent)
-        let snapshot = try SmallBackup(repository: repository, host: "other").store([SmallFile(path: "/a", content: Self.secret)])
+        let snapshot = try SmallBackup(repository: repository, host: "other").store([
+            SmallFile(path: "/a", content: Self.secret)
+        ])
         #expect(try SnapshotCatalog.load(try fixture.open()).snapshots.map(\.id) == [snapshot.id])
         #expect(try contents(snapshot, of: owned) == ["/a": Self.secret])
         #expect(failure { _ = try contents(snapshot, of: repository) }?.kind == .wrongKey)
     }
 
-    @Test("Nothing on a host, in its configuration, cache, state or repository, opens content; the owner's identity does")
+    @Test(
+        "Nothing on a host, in its configuration, cache, state or repository, opens content; the owner's identity does"
+    )
     func hostReadsNothing() throws {
         let fixture = try RepositoryFixture.withRecipient()
         let repository = try fixture.open()
         let snapshot = try SmallBackup(repository: repository).store([
-            SmallFile(path: "/srv/a", content: Self.secret), SmallFile(path: "/srv/b", content: [1, 2, 3]),
+            SmallFile(path: "/srv/a", content: Self.secret),
+            SmallFile(path: "/srv/b", content: [1, 2, 3]),
         ])
         try LastCommit(
-            snapshot: snapshot.id, name: try #require(snapshot.name).text, time: snapshot.time, host: snapshot.host
+            snapshot: snapshot.id, name: try #require(snapshot.name).text, time: snapshot.time,
+            host: snapshot.host
         ).store(for: repository)
         _ = try ChunkIndex.load(repository)
 
@@ -155,7 +183,8 @@ struct KeyTests {
                 if let opened = try? openAge(bytes, identities) {
                     texts.append(opened)
                 }
-                for identity in texts.flatMap(Self.identities) where !identities.contains(identity) {
+                for identity in texts.flatMap(Self.identities) where !identities.contains(identity)
+                {
                     identities.append(identity)
                     isNew = true
                 }
@@ -181,7 +210,9 @@ struct KeyTests {
     @Test("Whoever a later set of owners adds opens what is sealed from then on, and only that")
     func laterOwner() throws {
         let fixture = try RepositoryFixture.withRecipient()
-        let before = try SmallBackup(repository: fixture.open()).store([SmallFile(path: "/a", content: Self.secret)])
+        let before = try SmallBackup(repository: fixture.open()).store([
+            SmallFile(path: "/a", content: Self.secret)
+        ])
         let opened = try fixture.openAsOwner()
         let later = X25519Identity()
         let set = try RepositoryKeys(of: opened).putRecipients(
@@ -213,14 +244,19 @@ struct KeyTests {
         let prefix = Array("AGE-SECRET-KEY-1".utf8)
         guard bytes.count > prefix.count else { return [] }
         return (0..<(bytes.count - prefix.count)).compactMap { start in
-            guard bytes[start] == prefix[0], Array(bytes[start..<(start + prefix.count)]) == prefix else { return nil }
-            let text = bytes[start...].prefix { (0x30...0x39).contains($0) || (0x41...0x5A).contains($0) || $0 == 0x2D }
+            guard bytes[start] == prefix[0], Array(bytes[start..<(start + prefix.count)]) == prefix
+            else { return nil }
+            let text = bytes[start...].prefix {
+                (0x30...0x39).contains($0) || (0x41...0x5A).contains($0) || $0 == 0x2D
+            }
             return try? X25519Identity(parsing: String(decoding: text, as: UTF8.self))
         }
     }
 
     static func contains(_ bytes: [UInt8], _ part: [UInt8]) -> Bool {
         guard bytes.count >= part.count else { return false }
-        return (0...(bytes.count - part.count)).contains { bytes[$0] == part[0] && Array(bytes[$0..<($0 + part.count)]) == part }
+        return (0...(bytes.count - part.count)).contains {
+            bytes[$0] == part[0] && Array(bytes[$0..<($0 + part.count)]) == part
+        }
     }
 }

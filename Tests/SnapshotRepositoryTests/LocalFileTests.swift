@@ -12,7 +12,9 @@ func permissions(_ path: String) -> UInt32? {
 
 @Suite("A host's own files")
 struct LocalFileTests {
-    @Test("A file is written whole for this user alone, directories too, and nothing is left beside it")
+    @Test(
+        "A file is written whole for this user alone, directories too, and nothing is left beside it"
+    )
     func writing() throws {
         let home = TemporaryDirectory.inMemory()
         let path = home.path("a/b/c.json")
@@ -60,7 +62,8 @@ struct LocalFileTests {
         home.write([1, 2, 3], to: "file")
         #expect(try LocalFile.read(home.path("file/below")) == nil)
         #expect(failure { _ = try LocalFile.read(home.path) }?.kind == .local)
-        #expect(failure { _ = try LocalFile.read(home.path("file"), maximumBytes: 2) }?.kind == .local)
+        #expect(
+            failure { _ = try LocalFile.read(home.path("file"), maximumBytes: 2) }?.kind == .local)
         #expect(try LocalFile.read(home.path("file"), maximumBytes: 3) == [1, 2, 3])
     }
 
@@ -76,18 +79,31 @@ struct LocalFileTests {
     @Test(
         "Directories are those of the environment, of root, or of the XDG base directories",
         arguments: [
-            (["HOME": "/home/u"], false, "/home/u/.config/batchsync", "/home/u/.cache/batchsync", "/home/u/.local/state/batchsync"),
             (
-                ["HOME": "/home/u", "XDG_CONFIG_HOME": "/x", "XDG_CACHE_HOME": "relative"], false, "/x/batchsync",
+                ["HOME": "/home/u"], false, "/home/u/.config/batchsync", "/home/u/.cache/batchsync",
+                "/home/u/.local/state/batchsync"
+            ),
+            (
+                ["HOME": "/home/u", "XDG_CONFIG_HOME": "/x", "XDG_CACHE_HOME": "relative"], false,
+                "/x/batchsync",
                 "/home/u/.cache/batchsync", "/home/u/.local/state/batchsync"
             ),
-            (["HOME": "/root", "XDG_CONFIG_HOME": "/x"], true, "/etc/batchsync", "/var/cache/batchsync", "/var/lib/batchsync"),
             (
-                ["BATCHSYNC_CONFIG_DIR": "/c", "BATCHSYNC_CACHE_DIR": "/d", "BATCHSYNC_STATE_DIR": "/e"], true, "/c", "/d",
+                ["HOME": "/root", "XDG_CONFIG_HOME": "/x"], true, "/etc/batchsync",
+                "/var/cache/batchsync", "/var/lib/batchsync"
+            ),
+            (
+                [
+                    "BATCHSYNC_CONFIG_DIR": "/c", "BATCHSYNC_CACHE_DIR": "/d",
+                    "BATCHSYNC_STATE_DIR": "/e",
+                ], true, "/c", "/d",
                 "/e"
             ),
         ] as [([String: String], Bool, String, String, String)])
-    func directories(_ environment: [String: String], _ isRoot: Bool, _ config: String, _ cache: String, _ state: String) {
+    func directories(
+        _ environment: [String: String], _ isRoot: Bool, _ config: String, _ cache: String,
+        _ state: String
+    ) {
         let directories = HostDirectories(environment: environment, isRoot: isRoot)
         #expect(directories.configuration == config)
         #expect(directories.cache == cache)

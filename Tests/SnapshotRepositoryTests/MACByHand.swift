@@ -13,7 +13,8 @@ func hmacByHand(secret: [UInt8], salt: [UInt8], info: String, message: [UInt8]) 
     return Hex.text(hmac(key, message))
 }
 
-func macByHand(secret: [UInt8], repository: String, kind: String, payload: [UInt8]) throws -> String {
+func macByHand(secret: [UInt8], repository: String, kind: String, payload: [UInt8]) throws -> String
+{
     try hmacByHand(
         secret: secret, salt: Hex.bytes(repository)!, info: "batchsync/mac/\(kind)",
         message: Array("batchsync 1\n\(kind)\n\(repository)\n".utf8) + payload)

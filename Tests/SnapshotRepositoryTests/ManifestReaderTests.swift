@@ -12,7 +12,10 @@ struct ManifestReaderTests {
         var paths: Set<String> = []
         while paths.count < count {
             let depth = Int.random(in: 1...4, using: &generator)
-            paths.insert("/" + (0..<depth).map { _ in alphabet.randomElement(using: &generator)! }.joined(separator: "/"))
+            paths.insert(
+                "/"
+                    + (0..<depth).map { _ in alphabet.randomElement(using: &generator)! }.joined(
+                        separator: "/"))
         }
         return paths
     }
@@ -26,7 +29,9 @@ struct ManifestReaderTests {
         return found
     }
 
-    @Test("What lies below a path is found in the segments that can hold it, and nowhere else", arguments: 0..<8)
+    @Test(
+        "What lies below a path is found in the segments that can hold it, and nowhere else",
+        arguments: 0..<8)
     func narrowing(seed: Int) throws {
         var generator = SeededGenerator(seed: UInt64(seed))
         let fixture = try RepositoryFixture.plain()
@@ -37,7 +42,8 @@ struct ManifestReaderTests {
         let snapshot = try backup.store(paths.map { SmallFile(path: $0, content: Array($0.utf8)) })
         #expect(snapshot.manifestDepth >= 3)
         let fetcher = try FrameFetcher(
-            repository, index: try ChunkIndex.load(repository), accesses: BundleAccessCache(repository))
+            repository, index: try ChunkIndex.load(repository),
+            accesses: BundleAccessCache(repository))
         let reader = ManifestReader(snapshot, fetcher: fetcher)
         let all = try Self.read(reader, below: nil)
         #expect(Set(all) == Set(paths.map { Array($0.utf8) }))
@@ -45,12 +51,15 @@ struct ManifestReaderTests {
         let segments = try reader.segments()
         var holders: [[UInt8]: Int] = [:]
         for (number, child) in segments.enumerated() {
-            try ManifestReader.forEach(Array(try reader.segment(child.id)), segment: child.id) { entry, _ in
+            try ManifestReader.forEach(Array(try reader.segment(child.id)), segment: child.id) {
+                entry, _ in
                 holders[entry.path] = number
                 return true
             }
         }
-        let questions = paths.union(Self.paths(150, &generator)).union(["/", "/zz", "/ ", "/a/a/a/a/a"])
+        let questions = paths.union(Self.paths(150, &generator)).union([
+            "/", "/zz", "/ ", "/a/a/a/a/a",
+        ])
         for question in questions {
             let path = Array(question.utf8)
             let expected = all.filter { EntryPath.contains(path, $0) }
@@ -67,12 +76,15 @@ struct ManifestReaderTests {
     func stopping() throws {
         let fixture = try RepositoryFixture.plain()
         let repository = try fixture.open()
-        let snapshot = try SmallBackup(repository: repository).store((0..<20).map { SmallFile(path: "/f\($0)", content: [UInt8($0)]) })
+        let snapshot = try SmallBackup(repository: repository).store(
+            (0..<20).map { SmallFile(path: "/f\($0)", content: [UInt8($0)]) })
         let reader = ManifestReader(
             snapshot,
-            fetcher: try FrameFetcher(repository, index: try ChunkIndex.load(repository), accesses: BundleAccessCache(repository)))
+            fetcher: try FrameFetcher(
+                repository, index: try ChunkIndex.load(repository),
+                accesses: BundleAccessCache(repository)))
         var count = 0
-        try reader.forEach { _, _ in
+        try reader.forEach(below: nil) { _, _ in
             count += 1
             return count < 7
         }
@@ -83,20 +95,26 @@ struct ManifestReaderTests {
     func problems() throws {
         let fixture = try RepositoryFixture.withRecipient()
         var backup = SmallBackup(repository: try fixture.open())
-        backup.problems = SnapshotProblem.Kind.allCases.enumerated().map {
-            SnapshotProblem(path: [0x2F, 0xFF, UInt8($0.offset)], kind: $0.element, message: "a \"message\"\nof \($0.offset)")
-        } + [SnapshotProblem(path: Array("/plain".utf8), kind: .lost, message: "")]
+        backup.problems =
+            SnapshotProblem.Kind.allCases.enumerated().map {
+                SnapshotProblem(
+                    path: [0x2F, 0xFF, UInt8($0.offset)], kind: $0.element,
+                    message: "a \"message\"\nof \($0.offset)")
+            } + [SnapshotProblem(path: Array("/plain".utf8), kind: .lost, message: "")]
         let snapshot = try backup.store([SmallFile(path: "/a", content: [1])])
         let owned = try fixture.openAsOwner()
         let index = try ChunkIndex.load(owned)
         let reader = ManifestReader(
-            snapshot, fetcher: try FrameFetcher(owned, index: index, accesses: BundleAccessCache(owned)))
+            snapshot,
+            fetcher: try FrameFetcher(owned, index: index, accesses: BundleAccessCache(owned)))
         #expect(try reader.problems() == backup.problems)
         #expect(index.need(of: snapshot).missing.isEmpty)
         #expect(index.need(of: snapshot).bundles.count == 2)
     }
 
-    @Test("A forged tree whose nodes name each other again and again is refused before it fills the memory")
+    @Test(
+        "A forged tree whose nodes name each other again and again is refused before it fills the memory"
+    )
     func selfSimilar() throws {
         let fixture = try RepositoryFixture.plain()
         let repository = try fixture.open()
@@ -112,7 +130,8 @@ struct ManifestReaderTests {
         var id = try add([])
         for _ in 0..<8 {
             let out = ByteBuffer()
-            ManifestChild.write(Array(repeating: ManifestChild(id: id, first: [0x2F, 0x61]), count: 1000), to: out)
+            ManifestChild.write(
+                Array(repeating: ManifestChild(id: id, first: [0x2F, 0x61]), count: 1000), to: out)
             id = try add(out.array)
         }
         var chunk = try add([7])
@@ -129,7 +148,9 @@ struct ManifestReaderTests {
         var snapshot = Snapshot(time: RepositoryFixture.time, host: "h", roots: [], program: "p")
         snapshot.manifestDepth = 8
         snapshot.manifestIDs = [id]
-        let fetcher = try FrameFetcher(repository, index: try ChunkIndex.load(repository), accesses: BundleAccessCache(repository))
+        let fetcher = try FrameFetcher(
+            repository, index: try ChunkIndex.load(repository),
+            accesses: BundleAccessCache(repository))
         let reader = ManifestReader(snapshot, fetcher: fetcher)
         #expect(failure { _ = try reader.segments() }?.kind == .damaged)
         var entry = Entry(path: [0x2F, 0x61], kind: .file)
@@ -143,13 +164,21 @@ struct ManifestReaderTests {
     func noNodes() throws {
         let fixture = try RepositoryFixture.plain()
         let repository = try fixture.open()
-        let snapshot = try SmallBackup(repository: repository).store([SmallFile(path: "/a", content: Array("no node".utf8))])
-        let fetcher = try FrameFetcher(repository, index: try ChunkIndex.load(repository), accesses: BundleAccessCache(repository))
+        let snapshot = try SmallBackup(repository: repository).store([
+            SmallFile(path: "/a", content: Array("no node".utf8))
+        ])
+        let fetcher = try FrameFetcher(
+            repository, index: try ChunkIndex.load(repository),
+            accesses: BundleAccessCache(repository))
         var wrong = snapshot
         wrong.manifestIDs = [chunkID(Array("no node".utf8))]
-        #expect(failure { _ = try ManifestReader(wrong, fetcher: fetcher).segments() }?.kind == .damaged)
+        #expect(
+            failure { _ = try ManifestReader(wrong, fetcher: fetcher).segments() }?.kind == .damaged
+        )
         wrong.manifestIDs = [ChunkID(1, 1, 1, 1)]
-        #expect(failure { _ = try ManifestReader(wrong, fetcher: fetcher).segments() }?.message.contains("no bundle") == true)
+        #expect(
+            failure { _ = try ManifestReader(wrong, fetcher: fetcher).segments() }?.message
+                .contains("no bundle") == true)
         let reader = ManifestReader(snapshot, fetcher: fetcher)
         var entry = Entry(path: Array("/a".utf8), kind: .file)
         entry.chunks = [chunkID(Array("no node".utf8))]
@@ -158,7 +187,10 @@ struct ManifestReaderTests {
         entry.holesList = entry.chunks
         #expect(failure { _ = try reader.holes(of: entry) }?.kind == .damaged)
         for bytes in [Array("{}\n".utf8), Array("x".utf8), [0x0A]] {
-            #expect(failure { try ManifestReader.forEach(bytes, segment: ChunkID(0, 0, 0, 0)) { _, _ in true } }?.kind == .damaged)
+            #expect(
+                failure {
+                    try ManifestReader.forEach(bytes, segment: ChunkID(0, 0, 0, 0)) { _, _ in true }
+                }?.kind == .damaged)
         }
     }
 }

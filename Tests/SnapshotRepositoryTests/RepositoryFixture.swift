@@ -20,7 +20,8 @@ struct RepositoryFixture {
         let owner = X25519Identity()
         let fixture = RepositoryFixture(store: MemoryStore(), host: HostPlaces(), owner: owner)
         _ = try Repository.create(
-            store: fixture.store, location: location, protection: .recipients([owner.recipient]), now: time,
+            store: fixture.store, location: location, protection: .recipients([owner.recipient]),
+            now: time,
             directories: fixture.host.directories)
         if isConfirmed { try fixture.confirm() }
         return fixture
@@ -29,7 +30,8 @@ struct RepositoryFixture {
     static func plain() throws -> RepositoryFixture {
         let fixture = RepositoryFixture(store: MemoryStore(), host: HostPlaces(), owner: nil)
         _ = try Repository.create(
-            store: fixture.store, location: location, protection: .none, now: time, directories: fixture.host.directories)
+            store: fixture.store, location: location, protection: .none, now: time,
+            directories: fixture.host.directories)
         return fixture
     }
 
@@ -41,7 +43,8 @@ struct RepositoryFixture {
 
     /// Opens it on the host that made it, with the host key alone where no credential is given.
     func open(
-        _ credential: OwnerCredential = .none, on place: HostPlaces? = nil, acceptUnproven: Bool = false
+        _ credential: OwnerCredential = .none, on place: HostPlaces? = nil,
+        acceptUnproven: Bool = false
     ) throws -> Repository {
         try Repository.open(
             store: store, location: Self.location, credential: credential, needsOwner: false,
@@ -53,7 +56,9 @@ struct RepositoryFixture {
     }
 
     /// The same objects in a store of their own, for a test that alters them; same host, same owner.
-    func copied() -> RepositoryFixture { RepositoryFixture(store: store.copy(), host: host, owner: owner) }
+    func copied() -> RepositoryFixture {
+        RepositoryFixture(store: store.copy(), host: host, owner: owner)
+    }
 
     func keys(_ prefix: String) -> [ObjectKey] { store.keys.filter { $0.text.hasPrefix(prefix) } }
 }
@@ -63,7 +68,9 @@ final class HostPlaces: Sendable {
     let home = TemporaryDirectory.inMemory()
 
     var directories: HostDirectories {
-        HostDirectories(configuration: home.path("config"), cache: home.path("cache"), state: home.path("state"))
+        HostDirectories(
+            configuration: home.path("config"), cache: home.path("cache"), state: home.path("state")
+        )
     }
 }
 
@@ -90,7 +97,9 @@ struct SmallBackup {
         let index = RunIndex(try ChunkIndex.load(repository))
         var entries: [Entry] = []
         let content = try BundleBuilder(repository, index, .content)
-        for file in files.sorted(by: { EntryPath.precedes(Array($0.path.utf8), Array($1.path.utf8)) }) {
+        for file in files.sorted(by: {
+            EntryPath.precedes(Array($0.path.utf8), Array($1.path.utf8))
+        }) {
             let id = chunkID(file.content)
             var entry = Entry(path: Array(file.path.utf8), kind: .file)
             entry.mode = 0o644
@@ -105,7 +114,9 @@ struct SmallBackup {
         try content.finish()
 
         let manifest = try BundleBuilder(repository, index, .manifest)
-        func store(_ bytes: [UInt8], _ name: MemberName, chunks: [ChunkID], nodes: [ChunkID]) throws -> ChunkID {
+        func store(_ bytes: [UInt8], _ name: MemberName, chunks: [ChunkID], nodes: [ChunkID]) throws
+            -> ChunkID
+        {
             let id = chunkID(bytes)
             index.describe(id, chunks: chunks, nodes: nodes)
             if index.claim(id) == .claimed { try manifest.add(name, id, bytes) }
@@ -118,7 +129,8 @@ struct SmallBackup {
             for entry in piece { EntryCodec.write(entry, to: lines) }
             level.append(
                 ManifestChild(
-                    id: try store(lines.array, .segment, chunks: piece.flatMap(\.chunks), nodes: []),
+                    id: try store(
+                        lines.array, .segment, chunks: piece.flatMap(\.chunks), nodes: []),
                     first: piece.first!.path))
         }
         var depth = 0
@@ -130,12 +142,14 @@ struct SmallBackup {
                 ManifestChild.write(piece, to: lines)
                 next.append(
                     ManifestChild(
-                        id: try store(lines.array, .node, chunks: [], nodes: piece.map(\.id)), first: piece[0].first))
+                        id: try store(lines.array, .node, chunks: [], nodes: piece.map(\.id)),
+                        first: piece[0].first))
             }
             level = next
             depth += 1
         } while level.count > 2
-        var snapshot = Snapshot(time: time, host: host, roots: [Array("/srv".utf8)], program: "batchsync test")
+        var snapshot = Snapshot(
+            time: time, host: host, roots: [Array("/srv".utf8)], program: "batchsync test")
         snapshot.tags = tags
         snapshot.seen = seen
         snapshot.manifestDepth = depth
@@ -149,7 +163,9 @@ struct SmallBackup {
             snapshot.problemIDs = [try store(lines.array, .node, chunks: [], nodes: [])]
         }
         try manifest.finish()
-        if let lines = index.takeLines() { try repository.putRecord(.index, time: nil, payload: lines.lines.bytes) }
+        if let lines = index.takeLines() {
+            try repository.putRecord(.index, time: nil, payload: lines.lines.bytes)
+        }
         snapshot.name = try repository.putRecord(.snapshot, time: time, snapshot.json)
         return snapshot
     }
@@ -178,11 +194,15 @@ final class BundleBuilder {
             let spool = try repository.makeBundleSpool()
             self.spool = spool
             ordinal = index.openBundle()
-            writer = try BundleWriter(kind: kind, recipients: repository.contentRecipients, wantsMD5: false) {
+            writer = try BundleWriter(
+                kind: kind, recipients: repository.contentRecipients, wantsMD5: false
+            ) {
                 try spool.append($0)
             }
         }
-        try bytes.withRawBytes { (data) throws(BundleError) in try frame.add(name, id: id, data: data) }
+        try bytes.withRawBytes { (data) throws(BundleError) in
+            try frame.add(name, id: id, data: data)
+        }
         if frame.rawBytes > 64 << 10 { try flush() }
     }
 
@@ -219,7 +239,9 @@ func openAge(_ bytes: [UInt8], _ identities: [X25519Identity]) throws -> [UInt8]
 }
 
 /// The object's key with the digest of `bytes` in its name, as a store would have to carry it.
-func recordKey(_ folder: String, utc: String, _ bytes: [UInt8], ending: String = ".json.zst.age") -> ObjectKey {
+func recordKey(_ folder: String, utc: String, _ bytes: [UInt8], ending: String = ".json.zst.age")
+    -> ObjectKey
+{
     let id: RecordID = bytes.withUnsafeBytes { ContentHash.sha256($0) }
     return ObjectKey("\(folder)/\(utc)-\(id)\(ending)")!
 }
@@ -232,7 +254,7 @@ func contents(_ snapshot: Snapshot, of repository: Repository) throws -> [String
         repository, index: try ChunkIndex.load(repository), accesses: BundleAccessCache(repository))
     let reader = ManifestReader(snapshot, fetcher: fetcher)
     var found: [Entry] = []
-    try reader.forEach { entry, _ in
+    try reader.forEach(below: nil) { entry, _ in
         found.append(entry)
         return true
     }
