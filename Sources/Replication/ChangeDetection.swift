@@ -55,7 +55,7 @@ struct ChangeDetection {
         self.index = index
         self.problems = problems
         self.monitor = monitor
-        cursor = ManifestCursor(readers)
+        cursor = ManifestCursor(readers, beginsWithDraft: hasDraft)
         fileSystems = previous?.fileSystems ?? []
         racyFrom = Self.racyFrom(previous?.readingBegan)
         racyFromOfDraft = Self.racyFrom(draftBegan)

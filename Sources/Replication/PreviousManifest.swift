@@ -17,16 +17,20 @@ final class ManifestCursor {
     /// Lines delivered so far, the current one included.
     private(set) var delivered = 0
     /// Whether the current line comes from a draft: what it names may not have been stored.
-    var isFromDraft: Bool { readers.count > 1 && readerIndex == 0 }
+    var isFromDraft: Bool { beginsWithDraft && readerIndex == 0 }
+    private let beginsWithDraft: Bool
 
-    init(_ readers: [ManifestBodyReader]) {
+    /// - Parameter beginsWithDraft: The first reader's lines were written by a run that died. There need be no other reader.
+    init(_ readers: [ManifestBodyReader], beginsWithDraft: Bool = false) {
         self.readers = readers
+        self.beginsWithDraft = beginsWithDraft
         advance()
     }
 
     /// Begins at a line whose place is known.
     init(_ reader: ManifestBodyReader, block: Int64, offset: Int) {
         readers = [reader]
+        beginsWithDraft = false
         reader.seek(to: block)
         if reader.next() {
             hasBlock = true
