@@ -95,6 +95,61 @@ struct CrashTests {
         }
     }
 
+    @Test(
+        "A run of several bundles that dies is taken up: what was stored is not stored again",
+        .timeLimit(.minutes(20)), arguments: Campaign.seeds(share: 1, soakDividedBy: 100))
+    func severalBundles(seed: UInt64) throws {
+        // Incompressible, more than two bundles of 64 MiB.
+        let bytes = 24 << 20
+        func world() throws -> World {
+            let world = try World(sourceInMemory: true)
+            for number in 0..<6 { world.source.put(SeededGenerator.numbers(seed &* 10 &+ UInt64(number), bytes), "file-\(number)") }
+            return world
+        }
+        let calm = try world()
+        let counting = CrashingStore(calm.store, crashAt: nil, writesOnly: true)
+        try calm.backup(through: counting) { $0.checkpointSeconds = 0 }
+        // Three content bundles and one of the manifest, each with an index record and a lease, and the snapshot.
+        #expect(counting.operations >= 10)
+        var choice = SeededGenerator(seed: seed)
+        let image = TreeImage(of: calm.source.path)
+        // The last one only gives up the lease: the run does not fail for it.
+        for number in 1..<counting.operations where Campaign.isSoak || choice.next() % 3 == 0 {
+            let what = "seed \(seed), write \(number) of \(counting.operations)"
+            let world = try world()
+            let timing: FaultyStore.Fault.Timing = choice.next() % 2 == 0 ? .before : .after
+            #expect(throws: (any Error).self, "\(what)") {
+                try world.backup(through: CrashingStore(world.store, crashAt: number, timing, writesOnly: true)) {
+                    $0.checkpointSeconds = 0
+                }
+            }
+            let stored = try world.open().listBundles().values.reduce(0, +)
+            let report = try world.backup { $0.checkpointSeconds = 0 }
+            #expect(report.statistics.storedBytes < 6 * bytes - stored + (8 << 20), "\(what)")
+            let waste = try world.waste()
+            #expect(waste.twice == 0 && waste.unindexed == 0, "\(what): \(waste)")
+            // Times differ from those of the calm world's directory only.
+            let restored = try world.image(of: report.snapshot)
+            #expect(restored.nodes.count == image.nodes.count && image.nodes.allSatisfy { restored.nodes[$0.key]?.digest == $0.value.digest }, "\(what)")
+        }
+    }
+
+    @Test("What a checkpoint covers is not read again after a death", .timeLimit(.minutes(5)))
+    func resumedReading() throws {
+        let world = try World(sourceInMemory: true)
+        let (count, bytes) = (40, 4 << 20)
+        for number in 0..<count { world.source.put(SeededGenerator.numbers(UInt64(number), bytes), "file-\(10 + number)") }
+        #expect(throws: (any Error).self) {
+            // The last thing that a run writes: everything was read by then, and checkpoints have told most of it.
+            try world.backup(through: InterferingStore.failing(world.store, below: "snapshots/")) { $0.checkpointSeconds = 0 }
+        }
+        world.ageDrafts()
+        let report = try world.backup()
+        #expect(report.statistics.readBytes < count * bytes / 2, "read \(report.statistics.readBytes) of \(count * bytes)")
+        #expect(report.statistics.newChunks == 0)
+        #expect(TreeImage(of: world.source.path).differences(try world.image(of: report.snapshot)) == [])
+    }
+
     /// The content chunks of all bundles, each as often as it is stored.
     private func storedContent(_ world: World) throws -> [ChunkID] {
         struct Collector: IndexCodec.Receiver {

@@ -161,6 +161,17 @@ final class World: Sendable {
         }
     }
 
+    /// As `settle`, for what interrupted runs left behind: their names tell when they began.
+    func ageDrafts() {
+        let folder = host.directories.cachePath(id) + "/manifests"
+        for name in treeContents(folder) where name.hasSuffix(".draft") {
+            var parts = name.split(separator: "-").map(String.init)
+            guard parts.count == 3 else { continue }
+            parts[1] = String(HostClock.now + 3_600_000_000_000)
+            _ = csys_renameat(AT_FDCWD, "\(folder)/\(name)", AT_FDCWD, "\(folder)/\(parts.joined(separator: "-"))")
+        }
+    }
+
     /// Chunks that lie in more than one bundle, and bundles that no index record tells of.
     func waste() throws -> (twice: Int, unindexed: Int) {
         let repository = try open()
@@ -237,17 +248,25 @@ final class EventMonitor: Monitor {
 /// A store that does something of the test's just before certain calls.
 final class InterferingStore: StoreDecorator {
     let base: any ObjectStore
-    private let before: @Sendable (StoreOperation, String) -> Void
+    private let before: @Sendable (StoreOperation, String) throws(StorageError) -> Void
 
-    init(_ base: any ObjectStore, before: @escaping @Sendable (StoreOperation, String) -> Void) {
+    init(_ base: any ObjectStore, before: @escaping @Sendable (StoreOperation, String) throws(StorageError) -> Void) {
         self.base = base
         self.before = before
+    }
+
+    /// A store that takes nothing below a prefix.
+    static func failing(_ base: any ObjectStore, below prefix: String) -> InterferingStore {
+        InterferingStore(base) { (operation, subject) throws(StorageError) in
+            guard operation == .put, subject.hasPrefix(prefix) else { return }
+            throw StorageError(.unavailable, .put, key: ObjectKey(subject), location: "a test", cause: "refused on purpose")
+        }
     }
 
     func perform(
         _ operation: StoreOperation, _ subject: String, _ effect: () throws(StorageError) -> Int
     ) throws(StorageError) {
-        before(operation, subject)
+        try before(operation, subject)
         _ = try effect()
     }
 }
