@@ -11,8 +11,8 @@ let strict: [SwiftSetting] = [
     .enableUpcomingFeature("ExistentialAny"),
     .enableUpcomingFeature("InternalImportsByDefault"),
     .enableUpcomingFeature("MemberImportVisibility"),
-    // The compiler still refuses overlapping access that it can see, and debug builds look for the rest while they run; a release
-    // build need not ask again at every byte that is appended.
+    // The compiler still refuses overlapping access that it can see, and debug builds look for the
+    // rest while they run; a release build need not ask again at every byte that is appended.
     .unsafeFlags(["-enforce-exclusivity=unchecked"], .when(configuration: .release)),
 ]
 
@@ -39,8 +39,8 @@ let package = Package(
 
         // MARK: Level 0 — the nouns
 
-        /// Entries, paths, identifiers and their one order; the coding of a manifest line; the chunker.
-        /// Pure: no I/O, no Foundation.
+        /// Entries, paths, identifiers and their one order; the coding of a manifest line; the
+        /// chunker. Pure: no I/O, no Foundation.
         .target(name: "SnapshotModel", swiftSettings: strict),
 
         // MARK: Level 1 — encryption, storage, the file system
@@ -72,7 +72,8 @@ let package = Package(
         .target(
             name: "SnapshotRepository",
             dependencies: [
-                "SnapshotModel", "AgeEncryption", "ObjectStorage", "BundleFormat", "CSystem", crypto,
+                "SnapshotModel", "AgeEncryption", "ObjectStorage", "BundleFormat", "CSystem",
+                crypto,
             ],
             exclude: ["Recovery"],
             swiftSettings: strict),
@@ -82,7 +83,9 @@ let package = Package(
         /// Backup, restore, verify and their kin; the only room with concurrency.
         .target(
             name: "Replication",
-            dependencies: ["SnapshotModel", "FileTree", "BundleFormat", "SnapshotRepository", "CSystem"],
+            dependencies: [
+                "SnapshotModel", "FileTree", "BundleFormat", "SnapshotRepository", "CSystem",
+            ],
             swiftSettings: strict),
 
         // MARK: Level 5 — the command
@@ -100,18 +103,22 @@ let package = Package(
         /// The speed of each stage by itself; the whole beside its peers is Benchmarks/run.py.
         .executableTarget(
             name: "stage-benchmarks",
-            dependencies: ["Replication", "FileTree", "BundleFormat", "AgeEncryption", "SnapshotModel"],
+            dependencies: [
+                "Replication", "FileTree", "BundleFormat", "AgeEncryption", "SnapshotModel",
+            ],
             path: "Benchmarks/Stages", swiftSettings: strict),
 
         // MARK: Tests — one target for each room, and the campaigns over all of them
 
         .target(
-            name: "TestSupport", dependencies: ["ObjectStorage", "CSystem", crypto], path: "Tests/TestSupport",
+            name: "TestSupport", dependencies: ["ObjectStorage", "CSystem", crypto],
+            path: "Tests/TestSupport",
             swiftSettings: strict),
         .testTarget(
             name: "SnapshotModelTests", dependencies: ["SnapshotModel"], swiftSettings: strict),
         .testTarget(
-            name: "AgeEncryptionTests", dependencies: ["AgeEncryption", crypto], swiftSettings: strict),
+            name: "AgeEncryptionTests", dependencies: ["AgeEncryption", crypto],
+            swiftSettings: strict),
         .testTarget(
             name: "ObjectStorageTests", dependencies: ["ObjectStorage", "TestSupport", "CSystem"],
             swiftSettings: strict),
@@ -125,7 +132,8 @@ let package = Package(
         .testTarget(
             name: "SnapshotRepositoryTests",
             dependencies: [
-                "SnapshotRepository", "BundleFormat", "AgeEncryption", "ObjectStorage", "SnapshotModel",
+                "SnapshotRepository", "BundleFormat", "AgeEncryption", "ObjectStorage",
+                "SnapshotModel",
                 "CSystem", "TestSupport", crypto,
             ],
             exclude: ["Fixtures"], swiftSettings: strict),

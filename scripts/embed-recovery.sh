@@ -5,6 +5,7 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 folder=Sources/SnapshotRepository/Recovery
 {
+    echo "// swift-format-ignore-file"
     echo "// Made by scripts/embed-recovery.sh from Recovery/recover.py and Recovery/RECOVER.md. Edit those."
     echo
     echo "enum RecoveryText {"

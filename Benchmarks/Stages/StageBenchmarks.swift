@@ -4,7 +4,8 @@ import FileTree
 import Replication
 import SnapshotModel
 
-/// How fast each stage of the data's way is by itself, on one thread: one line a stage, so that two builds can be compared.
+/// How fast each stage of the data's way is by itself, on one thread: one line a stage, so that two
+/// builds can be compared.
 ///
 ///     swift run -c release stage-benchmarks [DIRECTORY]
 ///
@@ -27,7 +28,9 @@ struct StageBenchmarks {
         measure("chunk (FastCDC)", bytes.count) {
             let chunker = Chunker(.standard)
             var at = 0
-            while at < bytes.count { at += chunker.cut(bytes.baseAddress! + at, count: bytes.count - at) }
+            while at < bytes.count {
+                at += chunker.cut(bytes.baseAddress! + at, count: bytes.count - at)
+            }
         }
         measure("hash (SHA-256, 256 KiB)", bytes.count) {
             forEachPiece(bytes, 256 << 10) { _ = ContentHash.sha256($0) as ChunkID }
@@ -46,7 +49,9 @@ struct StageBenchmarks {
                 }
             }
             let ratio = Double(bytes.count) / Double(max(stored, 1))
-            report("zstd level \(level), 4 MiB frames (\(rounded(ratio)):1)", seconds, Double(bytes.count), "B/s")
+            report(
+                "zstd level \(level), 4 MiB frames (\(rounded(ratio)):1)", seconds,
+                Double(bytes.count), "B/s")
         }
         let recipient = X25519Identity().recipient
         let seconds = try time {
@@ -74,7 +79,8 @@ struct StageBenchmarks {
             else { continue }
             let wanted = min(sampleBytes - sample.count, Int(clamping: first.status.size))
             sample.reserve(wanted)
-            let room = UnsafeMutableRawBufferPointer(start: sample.base + sample.count, count: wanted)
+            let room = UnsafeMutableRawBufferPointer(
+                start: sample.base + sample.count, count: wanted)
             sample.count += (try? reader.read(into: room, at: 0)) ?? 0
         }
         let seconds = try time {
@@ -85,7 +91,9 @@ struct StageBenchmarks {
     }
 
     static func manifest() {
-        var entry = Entry(path: Array("/srv/project/source/module/a-file-of-usual-length.swift".utf8), kind: .file)
+        var entry = Entry(
+            path: Array("/srv/project/source/module/a-file-of-usual-length.swift".utf8), kind: .file
+        )
         entry.mode = 0o644
         entry.user = Array("anna".utf8)
         entry.group = Array("users".utf8)
@@ -121,7 +129,9 @@ struct StageBenchmarks {
 
     // MARK: Measuring
 
-    static func forEachPiece(_ bytes: UnsafeRawBufferPointer, _ size: Int, _ body: (UnsafeRawBufferPointer) -> Void) {
+    static func forEachPiece(
+        _ bytes: UnsafeRawBufferPointer, _ size: Int, _ body: (UnsafeRawBufferPointer) -> Void
+    ) {
         var at = 0
         while at < bytes.count {
             let end = min(at + size, bytes.count)
@@ -131,7 +141,8 @@ struct StageBenchmarks {
     }
 
     static func forEachPieceThrowing(
-        _ bytes: UnsafeRawBufferPointer, _ size: Int, _ body: (UnsafeRawBufferPointer) throws -> Void
+        _ bytes: UnsafeRawBufferPointer, _ size: Int,
+        _ body: (UnsafeRawBufferPointer) throws -> Void
     ) rethrows {
         var at = 0
         while at < bytes.count {
@@ -160,7 +171,8 @@ struct StageBenchmarks {
 
     static func report(_ name: String, _ seconds: Double, _ amount: Double, _ unit: String) {
         let rate = amount / max(seconds, 1e-9)
-        let figure = rate >= 1e9 ? "\(rounded(rate / 1e9)) G\(unit)" : "\(rounded(rate / 1e6)) M\(unit)"
+        let figure =
+            rate >= 1e9 ? "\(rounded(rate / 1e9)) G\(unit)" : "\(rounded(rate / 1e6)) M\(unit)"
         print(name + String(repeating: " ", count: max(1, 42 - name.count)) + figure)
     }
 }

@@ -14,7 +14,8 @@ package struct BundleAccess: Sendable {
 
     /// Opens the seal of a bundle, given its first stored bytes.
     ///
-    /// - Throws: `.needsMoreBytes` where `prefix` is too short, `.noIdentity`, `.damaged`, `.malformed`.
+    /// - Throws: `.needsMoreBytes` where `prefix` is too short, `.noIdentity`, `.damaged`,
+    ///   `.malformed`.
     package static func open(
         prefix: UnsafeRawBufferPointer, identities: [AgeIdentity]
     ) throws(BundleError) -> BundleAccess {
@@ -54,8 +55,9 @@ package struct BundleAccess: Sendable {
         }
     }
 
-    /// Replaces what `output` holds by `length` bytes of plain text from `offset` on.
-    /// `sealed` is exactly what `sealedRange` names. What comes out has been authenticated, where there is a seal.
+    /// Replaces what `output` holds by `length` bytes of plain text from `offset` on. `sealed` is
+    /// exactly what `sealedRange` names. What comes out has been authenticated, where there is a
+    /// seal.
     package func open(
         _ sealed: UnsafeRawBufferPointer, offset: Int, length: Int, storedSize: Int,
         into output: ByteBuffer

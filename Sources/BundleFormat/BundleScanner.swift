@@ -11,10 +11,12 @@ package struct ScannedFrame: Sendable {
     package let raw: ByteBuffer
 }
 
-/// Reads a whole bundle as a stream, checks all of it, and says what is in it, down to each chunk's id. Trusts
-/// nothing and needs no index; this is how an index is rebuilt and how content is verified.
+/// Reads a whole bundle as a stream, checks all of it, and says what is in it, down to each chunk's
+/// id. Trusts nothing and needs no index; this is how an index is rebuilt and how content is
+/// verified.
 ///
-/// Holds one frame at a time in memory. One thread at a time. After an error every further call throws the same.
+/// Holds one frame at a time in memory. One thread at a time. After an error every further call
+/// throws the same.
 package final class BundleScanner: @unchecked Sendable {
     // Sendable: has one owner at a time, which hands it over whole.
     private enum Stage {
@@ -57,7 +59,8 @@ package final class BundleScanner: @unchecked Sendable {
         storedBytes += bytes.count
         digest.update(bytes)
         md5?.update(bytes)
-        // What the seal yields goes into `pending` in small steps, so that a long feed does not pile up.
+        // What the seal yields goes into `pending` in small steps, so that a long feed does not
+        // pile up.
         var rest = bytes
         while !rest.isEmpty {
             let step = UnsafeRawBufferPointer(rebasing: rest.prefix(1 << 20))

@@ -1,10 +1,11 @@
 package import AgeEncryption
 internal import SnapshotModel
 
-/// Puts frames one behind the other into one bundle: the random frame, the frames, the end of the archive; sealed,
-/// digested and handed on as the bytes come.
+/// Puts frames one behind the other into one bundle: the random frame, the frames, the end of the
+/// archive; sealed, digested and handed on as the bytes come.
 ///
-/// One thread at a time. After an error the bundle is lost, and every further call throws the same error.
+/// One thread at a time. After an error the bundle is lost, and every further call throws the same
+/// error.
 package final class BundleWriter: @unchecked Sendable {
     // Sendable: has one owner at a time, which hands it over whole.
     package let kind: BundleKind
@@ -28,8 +29,8 @@ package final class BundleWriter: @unchecked Sendable {
     /// - Parameters:
     ///   - recipients: Empty for a repository without encryption.
     ///   - wantsMD5: For stores whose listings show it; costs as much as a second digest.
-    ///   - emit: Takes the stored bytes in order, valid during the call only. What it throws comes back as
-    ///     `.output` with the error itself in `underlying`.
+    ///   - emit: Takes the stored bytes in order, valid during the call only. What it throws comes
+    ///     back as `.output` with the error itself in `underlying`.
     package init(
         kind: BundleKind, recipients: [AgeRecipient], wantsMD5: Bool,
         emit: @escaping (UnsafeRawBufferPointer) throws -> Void
@@ -72,7 +73,8 @@ package final class BundleWriter: @unchecked Sendable {
         endsArchive = frame.endsArchive
     }
 
-    /// Ends the archive, where no frame has, and the seal. All bytes have been emitted when this returns.
+    /// Ends the archive, where no frame has, and the seal. All bytes have been emitted when this
+    /// returns.
     package func finish() throws(BundleError) -> SealedBundle {
         if !endsArchive { try append(Self.makeEnd()) }
         if let failure { throw failure }
@@ -89,8 +91,8 @@ package final class BundleWriter: @unchecked Sendable {
             md5: md5?.finish(), frames: frames)
     }
 
-    /// A frame that holds the end-of-archive mark alone. Which frame is the last is known only when its compressed
-    /// size is, and by then another thread has long compressed it.
+    /// A frame that holds the end-of-archive mark alone. Which frame is the last is known only when
+    /// its compressed size is, and by then another thread has long compressed it.
     private static func makeEnd() throws(BundleError) -> CompressedFrame {
         let frame = FrameBuilder()
         frame.appendEndOfArchive()

@@ -1,6 +1,7 @@
 package import SnapshotModel
 
-/// A block of bytes as one zstd frame with its size and checksum, for a host's own files. One thread at a time.
+/// A block of bytes as one zstd frame with its size and checksum, for a host's own files. One
+/// thread at a time.
 package final class BlockCompressor {
     private let zstd: ZstdCompressor
 

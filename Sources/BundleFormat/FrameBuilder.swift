@@ -1,7 +1,7 @@
 package import SnapshotModel
 
-/// The tar bytes of one frame, being filled. Used again for the next frame after `reset`, so that the path of a
-/// chunk allocates nothing.
+/// The tar bytes of one frame, being filled. Used again for the next frame after `reset`, so that
+/// the path of a chunk allocates nothing.
 ///
 /// One thread at a time. Members stand in the order in which they were added.
 package final class FrameBuilder: @unchecked Sendable {
@@ -28,8 +28,8 @@ package final class FrameBuilder: @unchecked Sendable {
 
     /// Adds the chunk `data`, whose SHA-256 is `id`.
     ///
-    /// - Throws: `.limit` where chunk or frame would become too large, `.malformed` for a path that no file has.
-    ///   The frame is as before then.
+    /// - Throws: `.limit` where chunk or frame would become too large, `.malformed` for a path that
+    ///   no file has. The frame is as before then.
     package func add(
         _ member: MemberName, id: ChunkID, data: UnsafeRawBufferPointer
     ) throws(BundleError) {
@@ -62,8 +62,9 @@ package final class FrameBuilder: @unchecked Sendable {
             ChunkPlace(id: id, offset: UInt32(offset), length: UInt32(data.count)))
     }
 
-    /// Ends the tar archive: for the last frame of a bundle, where it is known to be that.
-    /// A bundle whose last frame does not end the archive is ended by `BundleWriter`, with a frame of its own.
+    /// Ends the tar archive: for the last frame of a bundle, where it is known to be that. A bundle
+    /// whose last frame does not end the archive is ended by `BundleWriter`, with a frame of its
+    /// own.
     package func appendEndOfArchive() {
         precondition(!endsArchive, "the archive has ended")
         buffer.reserve(Tar.endOfArchiveBytes)

@@ -1,6 +1,7 @@
 package import SnapshotModel
 
-/// Turns stored bytes back into raw frames, and checks them. Reuses its memory; one thread at a time.
+/// Turns stored bytes back into raw frames, and checks them. Reuses its memory; one thread at a
+/// time.
 package final class FrameOpener: @unchecked Sendable {
     // Sendable: has one owner at a time, which hands it over whole.
     private let zstd: ZstdDecompressor

@@ -1,6 +1,7 @@
 package import SnapshotModel
 
-/// What a person with `tar` in hand gets to see of a whole file. No reader of ours takes anything from it.
+/// What a person with `tar` in hand gets to see of a whole file. No reader of ours takes anything
+/// from it.
 package struct MemberMetadata: Sendable, Hashable {
     /// Absolute; stored without the leading slash.
     package var path: [UInt8]
@@ -35,9 +36,11 @@ package struct MemberMetadata: Sendable, Hashable {
 
 /// What a chunk is called in the tar archive (the table in format.md section 7).
 package enum MemberName: Sendable {
-    /// The chunk is the whole content of this file. Stored as a `chunk` where the path lies in `/.batchsync/`.
+    /// The chunk is the whole content of this file. Stored as a `chunk` where the path lies in
+    /// `/.batchsync/`.
     case wholeFile(MemberMetadata)
-    /// A part of the file at `path`, or nothing of a file's own where `path` is empty (lists of holes and such).
+    /// A part of the file at `path`, or nothing of a file's own where `path` is empty (lists of
+    /// holes and such).
     case chunk(path: [UInt8])
     case segment
     case node

@@ -1,7 +1,7 @@
 internal import SnapshotModel
 
-/// A pax extended header in the making: the member of type `x` that stands before another one and says of it
-/// what a ustar header cannot (POSIX.1-2017, pax, "pax Header Block").
+/// A pax extended header in the making: the member of type `x` that stands before another one and
+/// says of it what a ustar header cannot (POSIX.1-2017, pax, "pax Header Block").
 ///
 /// Written by hand because libarchive can neither write a `comment` nor leave out the times.
 final class PaxHeader {

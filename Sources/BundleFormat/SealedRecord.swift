@@ -1,7 +1,8 @@
 package import AgeEncryption
 internal import SnapshotModel
 
-/// Whole objects that fit in memory: seal(compress(plain text)), as every record is (format.md section 6).
+/// Whole objects that fit in memory: seal(compress(plain text)), as every record is (format.md
+/// section 6).
 package enum SealedRecord {
     /// - Parameter recipients: Empty for a repository without encryption.
     package static func seal(

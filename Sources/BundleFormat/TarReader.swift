@@ -20,11 +20,13 @@ package struct ScannedMember: Hashable, Sendable {
     package let path: [UInt8]?
 }
 
-/// Reads one raw frame, a run of whole tar members. Every byte must belong to a member or to the end of the archive.
+/// Reads one raw frame, a run of whole tar members. Every byte must belong to a member or to the
+/// end of the archive.
 ///
-/// A parser of its own rather than libarchive's, because it takes only what bundles hold: regular files with ustar
-/// headers, pax headers before them. What it reads may come from anybody, so it is bounds-checked Swift; and it
-/// needs each member's offset and `comment`, which libarchive does not tell.
+/// A parser of its own rather than libarchive's, because it takes only what bundles hold: regular
+/// files with ustar headers, pax headers before them. What it reads may come from anybody, so it is
+/// bounds-checked Swift; and it needs each member's offset and `comment`, which libarchive does not
+/// tell.
 struct TarReader {
     private let bytes: UnsafeRawBufferPointer
     private let frameOffset: Int

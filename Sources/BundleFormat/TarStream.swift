@@ -2,10 +2,12 @@ internal import CLibArchive
 import Glibc
 package import SnapshotModel
 
-/// Writes entries as one pax archive that any tar reads, with everything that a manifest records: nanoseconds, owners' names,
-/// extended attributes, access control lists, inode flags, hard links, devices.
+/// Writes entries as one pax archive that any tar reads, with everything that a manifest records:
+/// nanoseconds, owners' names, extended attributes, access control lists, inode flags, hard links,
+/// devices.
 ///
-/// One thread at a time. After an error the archive is lost, and every further call throws the same error.
+/// One thread at a time. After an error the archive is lost, and every further call throws the same
+/// error.
 package final class TarStream {
     private let archive: OpaquePointer
     private let entry: OpaquePointer
@@ -23,8 +25,9 @@ package final class TarStream {
         init(_ emit: @escaping (UnsafeRawBufferPointer) throws -> Void) { self.emit = emit }
     }
 
-    /// - Parameter emit: Takes the bytes of the archive in order, in pieces of any size, valid during the call only. What it throws
-    ///   comes back as `.output` with the error itself in `underlying`.
+    /// - Parameter emit: Takes the bytes of the archive in order, in pieces of any size, valid
+    ///   during the call only. What it throws comes back as `.output` with the error itself in
+    ///   `underlying`.
     package init(emit: @escaping (UnsafeRawBufferPointer) throws -> Void) throws(BundleError) {
         emitter = Emitter(emit)
         guard let entry = archive_entry_new(), let archive = archive_write_new() else {
@@ -62,11 +65,13 @@ package final class TarStream {
         if let locale { freelocale(locale) }
     }
 
-    /// Begins a member. For a file with content exactly `size` bytes follow through `write`, zeros of holes included.
+    /// Begins a member. For a file with content exactly `size` bytes follow through `write`, zeros
+    /// of holes included.
     ///
     /// - Parameters:
     ///   - path: Relative, as it stands in the archive.
-    ///   - linkedTo: The path in the archive of an earlier member of which this is one more name; it has no content of its own then.
+    ///   - linkedTo: The path in the archive of an earlier member of which this is one more name;
+    ///     it has no content of its own then.
     /// - Returns: False where tar has no such kind of member (sockets); nothing was written.
     package func begin(
         _ item: Entry, path: [UInt8], linkedTo: [UInt8]? = nil
@@ -81,7 +86,8 @@ package final class TarStream {
         archive_entry_set_gid(entry, Int64(item.gid))
         if let user = item.user { set(user) { archive_entry_set_uname(entry, $0) } }
         if let group = item.group { set(group) { archive_entry_set_gname(entry, $0) } }
-        // A fraction of a negative number of seconds is read in two ways; nobody misreads a whole one.
+        // A fraction of a negative number of seconds is read in two ways; nobody misreads a whole
+        // one.
         let fraction = item.mtime.seconds < 0 ? 0 : Int(item.mtime.nanoseconds)
         archive_entry_set_mtime(entry, Int(item.mtime.seconds), fraction)
         if item.kind.isDevice {
@@ -126,7 +132,8 @@ package final class TarStream {
         for item in text.split(separator: 0x2C) {
             let fields = item.split(separator: 0x3A, omittingEmptySubsequences: false)
             guard fields.count == 3, let letter = fields[0].first else { continue }
-            let qualifier = Int32(truncatingIfNeeded: Int64(String(decoding: fields[1], as: UTF8.self)) ?? -1)
+            let qualifier = Int32(
+                truncatingIfNeeded: Int64(String(decoding: fields[1], as: UTF8.self)) ?? -1)
             let tag: Int32
             switch (letter, fields[1].isEmpty) {
             case (0x75, true): tag = ARCHIVE_ENTRY_ACL_USER_OBJ
@@ -163,7 +170,8 @@ package final class TarStream {
         guard archive_write_close(archive) == ARCHIVE_OK else { throw fail("end") }
     }
 
-    /// Hands bytes to C with a zero behind them; what follows a zero of their own is lost to C, and paths hold none.
+    /// Hands bytes to C with a zero behind them; what follows a zero of their own is lost to C, and
+    /// paths hold none.
     private func set(_ bytes: [UInt8], _ body: (UnsafePointer<CChar>) -> Void) {
         name.removeAll()
         name.append(bytes)
@@ -172,10 +180,13 @@ package final class TarStream {
     }
 
     private func fail(_ operation: String) -> BundleError {
-        let cause = archive_error_string(archive).map { String(cString: $0) } ?? "libarchive gives no reason"
+        let cause =
+            archive_error_string(archive).map { String(cString: $0) }
+            ?? "libarchive gives no reason"
         let error =
             emitter.failure.map {
-                BundleError(.output, operation, "the archive", String(describing: $0), underlying: $0)
+                BundleError(
+                    .output, operation, "the archive", String(describing: $0), underlying: $0)
             } ?? BundleError(.library, operation, "the archive", cause)
         failure = error
         missing = 0

@@ -1,10 +1,11 @@
 internal import CLibArchive
 internal import SnapshotModel
 
-/// Appends tar members to a buffer. libarchive writes the headers and the padding, as ustar; what does not fit
-/// into a ustar header goes into a pax header in front.
+/// Appends tar members to a buffer. libarchive writes the headers and the padding, as ustar; what
+/// does not fit into a ustar header goes into a pax header in front.
 ///
-/// One libarchive writer and one entry serve all frames: it is never closed, so it never ends the archive.
+/// One libarchive writer and one entry serve all frames: it is never closed, so it never ends the
+/// archive.
 final class TarWriter {
     private let output: ByteBuffer
     private var archive: OpaquePointer
@@ -45,8 +46,8 @@ final class TarWriter {
         return archive
     }
 
-    /// Appends one regular file. `path` has no leading slash and no zero byte; `comment` may be empty.
-    /// Answers where the data begins in the output. Nothing is appended where it throws.
+    /// Appends one regular file. `path` has no leading slash and no zero byte; `comment` may be
+    /// empty. Answers where the data begins in the output. Nothing is appended where it throws.
     func append(
         path: UnsafeRawBufferPointer, mode: UInt32, uid: UInt32, gid: UInt32,
         user: [UInt8]?, group: [UInt8]?, mtime: Int64, comment: [UInt8],
@@ -89,8 +90,9 @@ final class TarWriter {
         return place
     }
 
-    /// Names stand in the header as the bytes that they are, whatever their encoding: so every tar on Unix gives
-    /// back the same bytes, in any locale. Only what is too long goes into a pax header.
+    /// Names stand in the header as the bytes that they are, whatever their encoding: so every tar
+    /// on Unix gives back the same bytes, in any locale. Only what is too long goes into a pax
+    /// header.
     private func setPath(_ path: UnsafeRawBufferPointer) {
         name.removeAll()
         if fitsHeader(path) {
@@ -125,7 +127,8 @@ final class TarWriter {
         return []
     }
 
-    /// The number as the header can hold it, in six octal digits; zero, and a pax record, where it cannot.
+    /// The number as the header can hold it, in six octal digits; zero, and a pax record, where it
+    /// cannot.
     private func fitting(_ number: UInt32, _ key: StaticString) -> Int64 {
         if number <= 0o777777 { return Int64(number) }
         pax.add(key, number: Int64(number))
@@ -144,7 +147,8 @@ final class TarWriter {
         return false
     }
 
-    /// Takes back what a failed member has left, and begins with a new writer, since this one's state is unknown.
+    /// Takes back what a failed member has left, and begins with a new writer, since this one's
+    /// state is unknown.
     private func failed(_ start: Int) -> BundleError {
         let cause = archive_error_string(archive).map { String(cString: $0) }
         archive_write_fail(archive)

@@ -1,7 +1,8 @@
 internal import CLibZstd
 internal import SnapshotModel
 
-/// The header of a zstd frame (RFC 8878 section 3.1.1.1), read before anything is allocated for the frame.
+/// The header of a zstd frame (RFC 8878 section 3.1.1.1), read before anything is allocated for the
+/// frame.
 struct ZstdFrameHeader {
     /// Bytes of the header itself.
     let headerBytes: Int
@@ -15,7 +16,8 @@ struct ZstdFrameHeader {
         case refused(BundleError.Kind, String)
     }
 
-    /// Reads and checks a header: content size and checksum must be stated, no dictionary, the window within bounds.
+    /// Reads and checks a header: content size and checksum must be stated, no dictionary, the
+    /// window within bounds.
     init(_ bytes: UnsafeRawBufferPointer, maximumContent: Int) throws(Failure) {
         guard bytes.count >= 5 else { throw .needsMoreBytes }
         guard UInt32(littleEndian: bytes.loadUnaligned(as: UInt32.self)) == Self.magic else {
@@ -62,7 +64,8 @@ struct ZstdFrameHeader {
     }
 }
 
-/// Finds the end of a zstd frame while its bytes still come in. Each block header is looked at once.
+/// Finds the end of a zstd frame while its bytes still come in. Each block header is looked at
+/// once.
 struct ZstdFrameWalker {
     /// Known length of the frame once all of it is there.
     private(set) var frameBytes: Int?
@@ -142,13 +145,15 @@ final class ZstdCompressor {
             throw BundleError(.library, "compress", "a frame", "no memory for a compressor")
         }
         self.context = context
-        // No window is larger at level 19 or below than 2^23, so BundleLimits.windowLog holds by itself.
+        // No window is larger at level 19 or below than 2^23, so BundleLimits.windowLog holds by
+        // itself.
         var parameters: [(ZSTD_cParameter, Int32)] = [
             (ZSTD_c_compressionLevel, Int32(level)), (ZSTD_c_contentSizeFlag, 1),
             (ZSTD_c_checksumFlag, 1),
         ]
-        // The default level keeps a window of half a frame and small tables. Seeing the whole frame through somewhat larger
-        // ones makes small files 2 % and a system's files 1 % smaller, for a fifth more time.
+        // The default level keeps a window of half a frame and small tables. Seeing the whole frame
+        // through somewhat larger ones makes small files 2 % and a system's files 1 % smaller, for
+        // a fifth more time.
         if level == 3 {
             parameters += [(ZSTD_c_windowLog, 22), (ZSTD_c_hashLog, 18), (ZSTD_c_chainLog, 17)]
         }

@@ -4,7 +4,8 @@ import SnapshotModel
 package import SnapshotRepository
 import Synchronization
 
-/// Sources → a new snapshot. Reads as the flow of the data: walk, diff, read and pack, manifest, commit.
+/// Sources → a new snapshot. Reads as the flow of the data: walk, diff, read and pack, manifest,
+/// commit.
 package final class Backup {
     let repository: Repository
     let options: BackupOptions
@@ -12,7 +13,8 @@ package final class Backup {
     let cancellation: Cancellation
 
     package init(
-        _ repository: Repository, options: BackupOptions, monitor: any Monitor, cancellation: Cancellation
+        _ repository: Repository, options: BackupOptions, monitor: any Monitor,
+        cancellation: Cancellation
     ) {
         self.repository = repository
         self.options = options
@@ -20,8 +22,9 @@ package final class Backup {
         self.cancellation = cancellation
     }
 
-    /// Runs once. Where prune condemned something meanwhile that the snapshot would need, it goes again with a fresh look at the
-    /// repository: what was stored is used, what is condemned is packed anew.
+    /// Runs once. Where prune condemned something meanwhile that the snapshot would need, it goes
+    /// again with a fresh look at the repository: what was stored is used, what is condemned is
+    /// packed anew.
     package func run() throws(ReplicationError) -> BackupReport {
         var attempt = 1
         while true {
@@ -31,7 +34,8 @@ package final class Backup {
             } catch {
                 guard run.mustRepeat, attempt < 3 else { throw error }
                 attempt += 1
-                monitor.note("the repository changed under the run: going over the sources once more")
+                monitor.note(
+                    "the repository changed under the run: going over the sources once more")
             }
         }
     }
@@ -83,16 +87,21 @@ final class BackupRun {
         if let first = damaged.first { throw ReplicationError(first) }
         let left = options.dryRun ? (bundles: [], paths: []) : RunJournal.leftBehind(repository)
         journalPaths = left.paths
-        // A directory is listed in no time, and then a bundle that somebody deleted is missed before it is relied on.
+        // A directory is listed in no time, and then a bundle that somebody deleted is missed
+        // before it is relied on.
         let wantsListing = isRepeated || repository.isLocalStore || !left.bundles.isEmpty
         let listed = try lifted { wantsListing ? try repository.listBundles() : nil }
         let condemned = condemned
-        let index = try lifted { try ChunkIndex.load(repository, condemned: condemned, listed: listed) }
+        let index = try lifted {
+            try ChunkIndex.load(repository, condemned: condemned, listed: listed)
+        }
         self.index = index
         for error in index.damaged { notes.append("index: \(error.description)") }
         runIndex = RunIndex(index)
         for bundle in left.bundles
-        where listed?[bundle.id] == bundle.size && !condemned.bundles.contains(bundle.id) && !index.isUsable(bundle: bundle.id) {
+        where listed?[bundle.id] == bundle.size && !condemned.bundles.contains(bundle.id)
+            && !index.isUsable(bundle: bundle.id)
+        {
             runIndex.adopt(bundle)
             resumedBundles += 1
         }
@@ -113,7 +122,8 @@ final class BackupRun {
         let run = RunIdentity.make()
         let journal = try lifted { options.dryRun ? nil : try RunJournal(repository, run: run) }
         let lease = Lease(
-            repository: repository, index: runIndex, run: run, began: began, host: options.host, roots: roots,
+            repository: repository, index: runIndex, run: run, began: began, host: options.host,
+            roots: roots,
             seconds: options.checkpointSeconds)
         defer { lease.unfollow() }
         var contentSink: BundleSink?
@@ -135,7 +145,8 @@ final class BackupRun {
         try backup.cancellation.check()
 
         monitor.phase("writing the manifest")
-        var snapshot = Snapshot(time: options.time ?? began, host: options.host, roots: roots, program: options.program)
+        var snapshot = Snapshot(
+            time: options.time ?? began, host: options.host, roots: roots, program: options.program)
         snapshot.tags = options.tags
         snapshot.description = options.description
         snapshot.options = options.recordedOptions
@@ -169,7 +180,8 @@ final class BackupRun {
             try commit(&snapshot, pass: pass, lease: lease, journal: journal)
         }
         return BackupReport(
-            snapshot: snapshot, statistics: statistics, problems: Array(all.prefix(1000)), problemCount: all.count,
+            snapshot: snapshot, statistics: statistics, problems: Array(all.prefix(1000)),
+            problemCount: all.count,
             hadCache: pass.hadCache, resumedBundles: resumedBundles, notes: notes)
     }
 
@@ -195,24 +207,30 @@ final class BackupRun {
         }
         pass.fileSystems = pass.previous?.fileSystems ?? []
         let draft = ManifestDraft(
-            path: cache.draftPath(began: began), previousBody: pass.previous == nil ? nil : bodyPath, isActive: !options.dryRun)
+            path: cache.draftPath(began: began),
+            previousBody: pass.previous == nil ? nil : bodyPath, isActive: !options.dryRun)
         let manifest = ManifestWriter(index: runIndex, chunks: chunks, draft: draft)
         lease.follow(manifest, draft: draft)
         let workers = ContentWorkers(
             .init(
                 index: runIndex, sink: contentSink, chunks: chunks, manifest: manifest,
-                chunker: Chunker(repository.config.chunker), options: options, monitor: monitor, problems: problems,
+                chunker: Chunker(repository.config.chunker), options: options, monitor: monitor,
+                problems: problems,
                 counts: counts, cancellation: backup.cancellation))
         do throws(ReplicationError) {
             var differ = ChangeDetection(
-                options: options, readers: readers, hasDraft: draftReader != nil, previous: pass.previous,
-                bodyPath: bodyPath, index: runIndex, problems: problems, monitor: monitor, draftBegan: leftDraft?.began)
+                options: options, readers: readers, hasDraft: draftReader != nil,
+                previous: pass.previous,
+                bodyPath: bodyPath, index: runIndex, problems: problems, monitor: monitor,
+                draftBegan: leftDraft?.began)
             if let stream = options.stream {
-                try readStream(stream, manifest: manifest, workers: workers, statistics: &pass.statistics)
+                try readStream(
+                    stream, manifest: manifest, workers: workers, statistics: &pass.statistics)
             } else {
                 monitor.phase("backing up")
                 try differ.run(
-                    roots: options.roots, workers: workers, lease: lease, cancellation: backup.cancellation,
+                    roots: options.roots, workers: workers, lease: lease,
+                    cancellation: backup.cancellation,
                     statistics: &pass.statistics)
                 pass.fileSystems = differ.fileSystems
             }
@@ -229,7 +247,8 @@ final class BackupRun {
     }
 
     private func readStream(
-        _ stream: StreamSource, manifest: ManifestWriter, workers: ContentWorkers, statistics: inout SnapshotStatistics
+        _ stream: StreamSource, manifest: ManifestWriter, workers: ContentWorkers,
+        statistics: inout SnapshotStatistics
     ) throws(ReplicationError) {
         monitor.phase("reading the stream")
         let worker = try ContentWorker(workers)
@@ -259,12 +278,16 @@ final class BackupRun {
         try manifest.add(.init(number: 0, lines: lines, isVerbatim: false, lineCount: 1))
     }
 
-    private func store(_ problems: [SnapshotProblem], in chunks: ManifestChunks) throws(ReplicationError) -> [ChunkID] {
+    private func store(_ problems: [SnapshotProblem], in chunks: ManifestChunks)
+        throws(ReplicationError) -> [ChunkID]
+    {
         var ids: [ChunkID] = []
         let piece = ByteBuffer(capacity: Limits.problemPieceBytes + 4096)
         for (position, problem) in problems.enumerated() {
             problem.write(to: piece)
-            guard piece.count >= Limits.problemPieceBytes || position == problems.count - 1 else { continue }
+            guard piece.count >= Limits.problemPieceBytes || position == problems.count - 1 else {
+                continue
+            }
             let id: ChunkID = ContentHash.sha256(piece.bytes)
             runIndex.describe(id, chunks: [], nodes: [])
             try chunks.store(id, piece.bytes, as: .node)
@@ -283,7 +306,8 @@ final class BackupRun {
         try lifted { try lease.flushIndex() }
         guard let need = runIndex.need(of: snapshot.topIDs) else {
             throw ReplicationError(
-                .other, "", "the index does not say where all of the new manifest lies; nothing was committed",
+                .other, "",
+                "the index does not say where all of the new manifest lies; nothing was committed",
                 remedy: "run 'batchsync repair index', then the backup again")
         }
         try check(need)
@@ -299,18 +323,22 @@ final class BackupRun {
             for path in journalPaths { LocalFile.remove(path) }
             for draft in cache.leftDrafts() { LocalFile.remove(draft.path) }
         } catch {
-            notes.append("the snapshot is committed, but this host could not note it: \(error.description)")
+            notes.append(
+                "the snapshot is committed, but this host could not note it: \(error.description)")
         }
     }
 
-    /// The commit rule: all that the snapshot needs is indexed, listed at its length and condemned by nobody, in a view younger than half
-    /// the grace period. Its age is counted on a clock that runs through suspend.
+    /// The commit rule: all that the snapshot needs is indexed, listed at its length and condemned
+    /// by nobody, in a view younger than half the grace period. Its age is counted on a clock that
+    /// runs through suspend.
     private func check(_ need: Set<BundleID>) throws(ReplicationError) {
         let made = Set(runIndex.madeBundles)
         let repository = repository
         for id in need where !made.contains(id) && !index.isUsable(bundle: id) {
             mustRepeat = true
-            throw ReplicationError(.other, repository.bundleKey(id), "is needed and not to be relied on; nothing was committed")
+            throw ReplicationError(
+                .other, repository.bundleKey(id),
+                "is needed and not to be relied on; nothing was committed")
         }
         let age = HostClock.monotonic - lookedAt
         guard age > Int64(repository.config.graceSeconds) * 500_000_000 else { return }
@@ -320,22 +348,28 @@ final class BackupRun {
         }
         if let first = damaged.first { throw ReplicationError(first) }
         let sizes = runIndex.sizes(of: need)
-        for id in need where fresh.bundles.contains(id) || listed[id] == nil || listed[id] != sizes[id] {
+        for id in need
+        where fresh.bundles.contains(id) || listed[id] == nil || listed[id] != sizes[id] {
             mustRepeat = true
             throw ReplicationError(
-                .other, repository.bundleKey(id), "was condemned or removed while the run went on; nothing was committed")
+                .other, repository.bundleKey(id),
+                "was condemned or removed while the run went on; nothing was committed")
         }
     }
 
     /// Notes the commit in this host's own files.
     private func remember(_ snapshot: Snapshot, pass: Pass) throws(RepositoryError) {
         guard let name = snapshot.name else { return }
-        try LastCommit(snapshot: snapshot.id, name: name.text, time: snapshot.time, host: snapshot.host).store(for: repository)
+        try LastCommit(
+            snapshot: snapshot.id, name: name.text, time: snapshot.time, host: snapshot.host
+        ).store(for: repository)
         guard options.stream == nil else { return }
-        let entries = snapshot.statistics.files + snapshot.statistics.directories + snapshot.statistics.others
+        let entries =
+            snapshot.statistics.files + snapshot.statistics.directories + snapshot.statistics.others
         var head = ManifestCache.Head(
             snapshot: name.text, readingBegan: began, manifestDepth: snapshot.manifestDepth,
-            manifestIDs: snapshot.manifestIDs, fileSystems: snapshot.fileSystems, entries: entries, body: "")
+            manifestIDs: snapshot.manifestIDs, fileSystems: snapshot.fileSystems, entries: entries,
+            body: "")
         if let draft = pass.draftBody {
             head.body = "\(cache.key)-\(snapshot.id.short).lines"
             LocalFile.rename(draft, to: cache.bodyPath(head.body))

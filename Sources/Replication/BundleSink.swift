@@ -5,8 +5,8 @@ import Synchronization
 
 /// Where compressed frames become stored bundles.
 ///
-/// Whoever brings a frame seals it, one at a time; a thread of its own makes finished bundles durable: journal first, then the store. At
-/// most `Limits.bundlesWaiting` finished bundles wait.
+/// Whoever brings a frame seals it, one at a time; a thread of its own makes finished bundles
+/// durable: journal first, then the store. At most `Limits.bundlesWaiting` finished bundles wait.
 final class BundleSink: @unchecked Sendable {
     // Sendable: the bundle being made is touched only under `making`.
     private struct Making {
@@ -52,15 +52,16 @@ final class BundleSink: @unchecked Sendable {
         thread = WorkThread { [unowned self] in storeAll() }
     }
 
-    /// Stores what is waiting and ends the storing thread. Without it both stay for ever, and with them the journal, whose lock says that
-    /// its run is alive: a thread at work keeps its object.
+    /// Stores what is waiting and ends the storing thread. Without it both stay for ever, and with
+    /// them the journal, whose lock says that its run is alive: a thread at work keeps its object.
     func close() {
         queue.change { $0.isClosed = true }
         thread?.join()
         thread = nil
     }
 
-    /// Seals one frame into the current bundle. The frame's bytes may be used again when this returns.
+    /// Seals one frame into the current bundle. The frame's bytes may be used again when this
+    /// returns.
     func append(_ frame: CompressedFrame) throws(ReplicationError) {
         if let failure = queue.read({ $0.failure }) { throw failure }
         let outcome: Result<Finished?, ReplicationError> = making.change { making in
@@ -70,7 +71,8 @@ final class BundleSink: @unchecked Sendable {
                     making.spool = spool
                     making.ordinal = index.openBundle()
                     making.writer = try BundleWriter(
-                        kind: kind, recipients: repository.contentRecipients, wantsMD5: repository.wantsMD5,
+                        kind: kind, recipients: repository.contentRecipients,
+                        wantsMD5: repository.wantsMD5,
                         emit: { try spool.append($0) })
                 }
                 guard let writer = making.writer else { return .success(nil) }
@@ -145,7 +147,9 @@ final class BundleSink: @unchecked Sendable {
     /// Finishes the bundle in progress, if there is one, and waits until all are durable.
     func flush() throws(ReplicationError) {
         let outcome: Result<Finished?, ReplicationError> = making.change { making in
-            do { return .success(try Self.finish(&making)) } catch { return .failure(Self.wrap(error)) }
+            do { return .success(try Self.finish(&making)) } catch {
+                return .failure(Self.wrap(error))
+            }
         }
         if let finished = try outcome.get() { enqueue(finished) }
         let failure: ReplicationError? = queue.wait { queue -> ReplicationError?? in

@@ -3,8 +3,8 @@ import SnapshotModel
 import SnapshotRepository
 import Synchronization
 
-/// The walk and the last manifest, two sequences in one order, merged: what is unchanged is carried over as a line, the rest becomes
-/// work. One thread.
+/// The walk and the last manifest, two sequences in one order, merged: what is unchanged is carried
+/// over as a line, the rest becomes work. One thread.
 struct ChangeDetection {
     private let options: BackupOptions
     private let previous: ManifestCache.Head?
@@ -18,7 +18,8 @@ struct ChangeDetection {
     private let racyFrom: Timestamp
     /// The same for lines that an interrupted run had read.
     private let racyFromOfDraft: Timestamp
-    /// Whether something that the last manifest needs is not to be relied on, so that each line has to be checked.
+    /// Whether something that the last manifest needs is not to be relied on, so that each line has
+    /// to be checked.
     private let checksLines: Bool
 
     private(set) var fileSystems: [FileSystemName]
@@ -45,8 +46,10 @@ struct ChangeDetection {
     }
 
     init(
-        options: BackupOptions, readers: [ManifestBodyReader], hasDraft: Bool, previous: ManifestCache.Head?,
-        bodyPath: String?, index: RunIndex, problems: ProblemList, monitor: any Monitor, draftBegan: Timestamp?
+        options: BackupOptions, readers: [ManifestBodyReader], hasDraft: Bool,
+        previous: ManifestCache.Head?,
+        bodyPath: String?, index: RunIndex, problems: ProblemList, monitor: any Monitor,
+        draftBegan: Timestamp?
     ) {
         self.options = options
         self.previous = previous
@@ -122,7 +125,9 @@ struct ChangeDetection {
         if monitor.wantsPaths { monitor.path(Array(cursor.path), .removed) }
     }
 
-    private mutating func handle(_ walker: TreeWalker, into part: ContentPart, statistics: inout SnapshotStatistics) {
+    private mutating func handle(
+        _ walker: TreeWalker, into part: ContentPart, statistics: inout SnapshotStatistics
+    ) {
         let path = walker.path
         let status = walker.statusPointer
         let kind = walker.kind
@@ -151,34 +156,48 @@ struct ChangeDetection {
                 part.add(line: cursor.line)
                 statistics.unchanged += 1
                 if monitor.wantsPaths { monitor.path(Array(path), .unchanged) }
-                if kind == .file { monitor.counts.bytes.add(Int(clamping: status.pointee.size), ordering: .relaxed) }
+                if kind == .file {
+                    monitor.counts.bytes.add(Int(clamping: status.pointee.size), ordering: .relaxed)
+                }
             } else {
                 part.add(
-                    path: path, name: walker.name, oldLine: cursor.line, status: status.pointee, kind: kind,
-                    parent: walker.parent, directory: walker.directory, fileSystem: lastNumber, isMoved: false,
+                    path: path, name: walker.name, oldLine: cursor.line, status: status.pointee,
+                    kind: kind,
+                    parent: walker.parent, directory: walker.directory, fileSystem: lastNumber,
+                    isMoved: false,
                     keepsContent: false)
             }
             cursor.advance()
             return
         }
-        // Nothing stood at this path. Perhaps it stood elsewhere, below a directory that has been renamed since.
+        // Nothing stood at this path. Perhaps it stood elsewhere, below a directory that has been
+        // renamed since.
         if kind == .directory { findOldPlace(path, status.pointee) }
         let old = movedLine(path)
-        let keeps = old.map { isUnchanged($0, status, kind) && kind != .directory && lineIsSound($0) } ?? false
+        let keeps =
+            old.map { isUnchanged($0, status, kind) && kind != .directory && lineIsSound($0) }
+            ?? false
         part.add(
-            path: path, name: walker.name, oldLine: old?.line, status: status.pointee, kind: kind, parent: walker.parent,
-            directory: walker.directory, fileSystem: lastNumber, isMoved: old != nil, keepsContent: keeps)
-        if keeps, kind == .file { monitor.counts.bytes.add(Int(clamping: status.pointee.size), ordering: .relaxed) }
+            path: path, name: walker.name, oldLine: old?.line, status: status.pointee, kind: kind,
+            parent: walker.parent,
+            directory: walker.directory, fileSystem: lastNumber, isMoved: old != nil,
+            keepsContent: keeps)
+        if keeps, kind == .file {
+            monitor.counts.bytes.add(Int(clamping: status.pointee.size), ordering: .relaxed)
+        }
     }
 
     private static func racyFrom(_ began: Timestamp?) -> Timestamp {
         guard let began else { return Timestamp(seconds: .min) }
-        return Timestamp(seconds: began.seconds - Limits.racySeconds, nanoseconds: began.nanoseconds)
+        return Timestamp(
+            seconds: began.seconds - Limits.racySeconds, nanoseconds: began.nanoseconds)
     }
 
     // MARK: Unchanged
 
-    private func isUnchanged(_ old: ManifestCursor, _ status: UnsafePointer<FileStatus>, _ kind: EntryKind) -> Bool {
+    private func isUnchanged(
+        _ old: ManifestCursor, _ status: UnsafePointer<FileStatus>, _ kind: EntryKind
+    ) -> Bool {
         if options.rehash || old.summary.kind != kind || old.summary.isUnsettled { return false }
         let now = status.pointee
         if kind == .file, old.summary.size != now.size { return false }
@@ -187,7 +206,11 @@ struct ChangeDetection {
         if !options.ignoresCtime, old.summary.ctime != now.ctime { return false }
         if lastKeepsInodes, !options.ignoresInode, old.summary.inode != now.inode { return false }
         // Without these two, mode and owner are compared by themselves.
-        if old.summary.mode != now.mode & 0o7777 || old.summary.uid != now.uid || old.summary.gid != now.gid { return false }
+        if old.summary.mode != now.mode & 0o7777 || old.summary.uid != now.uid
+            || old.summary.gid != now.gid
+        {
+            return false
+        }
         let racyFrom = old.isFromDraft ? racyFromOfDraft : racyFrom
         if !options.ignoresMtime, now.mtime >= racyFrom { return false }
         if !options.ignoresCtime, now.ctime >= racyFrom { return false }
@@ -200,7 +223,8 @@ struct ChangeDetection {
         var chunks: [ChunkID] = []
         var nodes: [ChunkID] = []
         guard EntryCodec.references(old.line, chunks: &chunks, nodes: &nodes) else { return false }
-        return chunks.allSatisfy { index.contains($0) } && nodes.allSatisfy { index.contains($0) && index.isWhole(segment: $0) }
+        return chunks.allSatisfy { index.contains($0) }
+            && nodes.allSatisfy { index.contains($0) && index.isWhole(segment: $0) }
     }
 
     // MARK: File systems
@@ -219,7 +243,9 @@ struct ChangeDetection {
             uuid: described.uuid.map { UTF8Text.display($0) })
         let taken = Set(numbers.values.map(\.number))
         let number: Int
-        if let known = fileSystems.indices.first(where: { fileSystems[$0] == name && !taken.contains(UInt32($0)) }) {
+        if let known = fileSystems.indices.first(where: {
+            fileSystems[$0] == name && !taken.contains(UInt32($0))
+        }) {
             number = known
         } else {
             fileSystems.append(name)
@@ -234,13 +260,22 @@ struct ChangeDetection {
 
     /// Looks for the old place of a directory that is new here, by file system, inode and birth.
     private mutating func findOldPlace(_ path: UnsafeRawBufferPointer, _ status: FileStatus) {
-        guard let bodyPath, lastKeepsInodes, !options.rehash, !options.ignoresInode, !checksLines else { return }
+        guard let bodyPath, lastKeepsInodes, !options.rehash, !options.ignoresInode, !checksLines
+        else { return }
         // Below a directory that was found the old place is known already.
-        if let top = moved.last, EntryPath.contains(top.newPath, Array(path)), movedLine(path) != nil { return }
+        if let top = moved.last, EntryPath.contains(top.newPath, Array(path)),
+            movedLine(path) != nil
+        {
+            return
+        }
         if places == nil { places = DirectoryPlaces(path: bodyPath) }
-        guard let place = places?[lastNumber, status.inode], let reader = ManifestBodyReader(path: bodyPath) else { return }
+        guard let place = places?[lastNumber, status.inode],
+            let reader = ManifestBodyReader(path: bodyPath)
+        else { return }
         let cursor = ManifestCursor(reader, block: place.block, offset: place.offset)
-        guard !cursor.isAtEnd, cursor.summary.kind == .directory, cursor.summary.inode == status.inode else { return }
+        guard !cursor.isAtEnd, cursor.summary.kind == .directory,
+            cursor.summary.inode == status.inode
+        else { return }
         moved.append(Moved(newPath: Array(path), oldPath: Array(cursor.path), cursor: cursor))
     }
 
@@ -255,8 +290,11 @@ struct ChangeDetection {
             let rest = UnsafeRawBufferPointer(rebasing: path[top.newPath.count...])
             while !top.cursor.isAtEnd {
                 let old = top.cursor.path
-                guard top.oldPath.withUnsafeBytes({ EntryPath.contains($0, old) }) else { return nil }
-                let order = EntryPath.compare(UnsafeRawBufferPointer(rebasing: old[top.oldPath.count...]), rest)
+                guard top.oldPath.withUnsafeBytes({ EntryPath.contains($0, old) }) else {
+                    return nil
+                }
+                let order = EntryPath.compare(
+                    UnsafeRawBufferPointer(rebasing: old[top.oldPath.count...]), rest)
                 if order == 0 { return top.cursor }
                 if order > 0 { return nil }
                 top.cursor.advance()

@@ -1,8 +1,8 @@
 import FileTree
 import SnapshotModel
 
-/// A run of neighbouring entries on its way to the manifest: lines that are carried over as they are, and between them files that have to be
-/// looked at. One thread fills it, another works on it.
+/// A run of neighbouring entries on its way to the manifest: lines that are carried over as they
+/// are, and between them files that have to be looked at. One thread fills it, another works on it.
 final class ContentPart: @unchecked Sendable {
     // Sendable: has one owner at a time.
     struct Item {
@@ -37,7 +37,8 @@ final class ContentPart: @unchecked Sendable {
     }
 
     var isFull: Bool {
-        lines.count >= Limits.partLineBytes || items.count >= Limits.partItems || contentBytes >= Limits.partContentBytes
+        lines.count >= Limits.partLineBytes || items.count >= Limits.partItems
+            || contentBytes >= Limits.partContentBytes
     }
     var isEmpty: Bool { lines.count == 0 && items.isEmpty && isVerbatim }
 
@@ -48,8 +49,10 @@ final class ContentPart: @unchecked Sendable {
     }
 
     func add(
-        path: UnsafeRawBufferPointer, name: UnsafePointer<CChar>, oldLine: UnsafeRawBufferPointer?, status: FileStatus,
-        kind: EntryKind, parent: DirectoryHandle, directory: DirectoryHandle?, fileSystem: UInt32, isMoved: Bool,
+        path: UnsafeRawBufferPointer, name: UnsafePointer<CChar>, oldLine: UnsafeRawBufferPointer?,
+        status: FileStatus,
+        kind: EntryKind, parent: DirectoryHandle, directory: DirectoryHandle?, fileSystem: UInt32,
+        isMoved: Bool,
         keepsContent: Bool
     ) {
         let pathStart = bytes.count
@@ -62,14 +65,18 @@ final class ContentPart: @unchecked Sendable {
         if let oldLine { bytes.append(oldLine) }
         items.append(
             Item(
-                path: pathStart..<nameStart, name: nameStart..<lineStart, oldLine: lineStart..<bytes.count,
-                linesBefore: lines.count, status: status, kind: kind, parent: parent, directory: directory,
+                path: pathStart..<nameStart, name: nameStart..<lineStart,
+                oldLine: lineStart..<bytes.count,
+                linesBefore: lines.count, status: status, kind: kind, parent: parent,
+                directory: directory,
                 fileSystem: fileSystem, isMoved: isMoved, keepsContent: keepsContent))
         if kind == .file, !keepsContent { contentBytes += Int(clamping: status.size) }
         isVerbatim = false
     }
 
-    func path(_ item: Item) -> [UInt8] { Array(UnsafeRawBufferPointer(rebasing: bytes.bytes[item.path])) }
+    func path(_ item: Item) -> [UInt8] {
+        Array(UnsafeRawBufferPointer(rebasing: bytes.bytes[item.path]))
+    }
 
     /// Ended by zero. Valid as long as the part.
     func name(_ item: Item) -> UnsafePointer<CChar> {

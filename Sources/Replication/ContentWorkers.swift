@@ -6,8 +6,10 @@ import Synchronization
 
 /// What one run has counted, from all threads.
 final class RunCounts: Sendable {
-    let new = Atomic<Int>(0), changed = Atomic<Int>(0), touched = Atomic<Int>(0), metadata = Atomic<Int>(0)
-    let unchanged = Atomic<Int>(0), readBytes = Atomic<Int>(0), newChunks = Atomic<Int>(0), newBytes = Atomic<Int>(0)
+    let new = Atomic<Int>(0), changed = Atomic<Int>(0), touched = Atomic<Int>(0),
+        metadata = Atomic<Int>(0)
+    let unchanged = Atomic<Int>(0), readBytes = Atomic<Int>(0), newChunks = Atomic<Int>(0),
+        newBytes = Atomic<Int>(0)
 }
 
 /// The problems of a run: all of them go into the snapshot, the first are shown.
@@ -23,12 +25,15 @@ final class ProblemList: Sendable {
     }
 
     /// In path order.
-    var all: [SnapshotProblem] { list.withLock { $0 }.sorted { EntryPath.precedes($0.path, $1.path) } }
+    var all: [SnapshotProblem] {
+        list.withLock { $0 }.sorted { EntryPath.precedes($0.path, $1.path) }
+    }
 }
 
 /// The threads that look at files: open, read, cut, hash, pack; and compress what they have packed.
 ///
-/// All threads are alike. Filled frames go before new parts, so one thread that reads a large file is helped by the others.
+/// All threads are alike. Filled frames go before new parts, so one thread that reads a large file
+/// is helped by the others.
 final class ContentWorkers: @unchecked Sendable {
     // Sendable: what is shared is under `queue` or made for it.
     struct Surroundings {
@@ -117,7 +122,8 @@ final class ContentWorkers: @unchecked Sendable {
         if let failure { throw failure }
     }
 
-    /// A full frame for another thread to compress, in exchange for an empty one; nil where the caller had better do it itself.
+    /// A full frame for another thread to compress, in exchange for an empty one; nil where the
+    /// caller had better do it itself.
     func exchange(_ frame: FrameBuilder) -> FrameBuilder? {
         queue.change { queue in
             guard queue.parts.isEmpty, let spare = queue.spares.popLast() else { return nil }
@@ -174,7 +180,9 @@ final class ContentWorker {
         around.monitor.counts.storedBytes.add(finished.bytes.count, ordering: .relaxed)
     }
 
-    private func pack(_ member: MemberName, _ id: ChunkID, _ data: UnsafeRawBufferPointer) throws(ReplicationError) {
+    private func pack(_ member: MemberName, _ id: ChunkID, _ data: UnsafeRawBufferPointer)
+        throws(ReplicationError)
+    {
         around.counts.newChunks.add(1, ordering: .relaxed)
         around.counts.newBytes.add(data.count, ordering: .relaxed)
         if around.sink == nil { return }
@@ -193,7 +201,9 @@ final class ContentWorker {
         try around.cancellation.check()
         if part.items.isEmpty {
             try around.manifest.add(
-                .init(number: part.number, lines: part.lines, isVerbatim: part.isVerbatim, lineCount: part.lineCount))
+                .init(
+                    number: part.number, lines: part.lines, isVerbatim: part.isVerbatim,
+                    lineCount: part.lineCount))
             return
         }
         let out = ByteBuffer(capacity: part.lines.count + part.items.count * 512)
@@ -201,17 +211,21 @@ final class ContentWorker {
         var lines = part.lineCount
         for item in part.items {
             try around.cancellation.check()
-            out.append(UnsafeRawBufferPointer(rebasing: part.lines.bytes[copied..<item.linesBefore]))
+            out.append(
+                UnsafeRawBufferPointer(rebasing: part.lines.bytes[copied..<item.linesBefore]))
             copied = item.linesBefore
             let before = out.count
             try process(item, of: part, into: out)
             if out.count > before { lines += 1 }
         }
         out.append(UnsafeRawBufferPointer(rebasing: part.lines.bytes[copied...]))
-        try around.manifest.add(.init(number: part.number, lines: out, isVerbatim: false, lineCount: lines))
+        try around.manifest.add(
+            .init(number: part.number, lines: out, isVerbatim: false, lineCount: lines))
     }
 
-    private func process(_ item: ContentPart.Item, of part: ContentPart, into out: ByteBuffer) throws(ReplicationError) {
+    private func process(_ item: ContentPart.Item, of part: ContentPart, into out: ByteBuffer)
+        throws(ReplicationError)
+    {
         let path = part.path(item)
         let oldLine = part.oldLine(item)
         if item.keepsContent, let oldLine, var entry = EntryCodec.read(oldLine) {
@@ -226,7 +240,8 @@ final class ContentWorker {
         let old = oldLine.flatMap { EntryCodec.read($0) }
         guard let entry = try read(item, path: path, name: part.name(item)) else { return }
         EntryCodec.write(entry, to: out)
-        let event = Self.event(entry, old: item.isMoved ? nil : old, line: out, from: start, oldLine: oldLine)
+        let event = Self.event(
+            entry, old: item.isMoved ? nil : old, line: out, from: start, oldLine: oldLine)
         switch event {
         case .new: around.counts.new.add(1, ordering: .relaxed)
         case .changed: around.counts.changed.add(1, ordering: .relaxed)
@@ -238,15 +253,21 @@ final class ContentWorker {
     }
 
     private static func event(
-        _ entry: Entry, old: Entry?, line: ByteBuffer, from start: Int, oldLine: UnsafeRawBufferPointer?
+        _ entry: Entry, old: Entry?, line: ByteBuffer, from start: Int,
+        oldLine: UnsafeRawBufferPointer?
     ) -> PathEvent {
         guard let old else { return .new }
         if let oldLine,
-            Memory.equal(oldLine, UnsafeRawBufferPointer(rebasing: line.bytes[start..<(line.count - 1)]))
-        { return .unchanged }
+            Memory.equal(
+                oldLine, UnsafeRawBufferPointer(rebasing: line.bytes[start..<(line.count - 1)]))
+        {
+            return .unchanged
+        }
         if entry.kind != old.kind { return .changed }
         if entry.kind == .file {
-            guard entry.size == old.size, entry.fingerprint == old.fingerprint, entry.chunks == old.chunks else { return .changed }
+            guard entry.size == old.size, entry.fingerprint == old.fingerprint,
+                entry.chunks == old.chunks
+            else { return .changed }
             return entry.mtime != old.mtime ? .touched : .metadata
         }
         if entry.kind == .symlink, entry.target != old.target { return .changed }
@@ -261,7 +282,8 @@ final class ContentWorker {
         var entry = Entry(path: path, kind: item.kind, status: item.status)
         entry.fileSystem = item.fileSystem
         let problems = FileMetadata.complete(
-            &entry, status: item.status, descriptor: item.directory?.descriptor, name: name, in: item.parent)
+            &entry, status: item.status, descriptor: item.directory?.descriptor, name: name,
+            in: item.parent)
         for problem in problems { around.problems.add(path, .metadata, problem.message) }
         return entry
     }
@@ -277,20 +299,25 @@ final class ContentWorker {
                 var entry = Entry(path: path, kind: .file, status: status)
                 entry.fileSystem = item.fileSystem
                 let problems = FileMetadata.complete(
-                    &entry, status: status, descriptor: reader.descriptor, name: name, in: item.parent)
+                    &entry, status: status, descriptor: reader.descriptor, name: name,
+                    in: item.parent)
                 let holes = try reader.holes(status)
                 let whole = try readContent(reader, size: status.size, holes: holes, into: &entry)
                 let after = try reader.status()
                 if whole, after.isUnchanged(since: status) {
                     try keep(holes, in: &entry)
-                    for problem in problems { around.problems.add(path, .metadata, problem.message) }
+                    for problem in problems {
+                        around.problems.add(path, .metadata, problem.message)
+                    }
                     return entry
                 }
                 if attempt >= Limits.readAttempts {
                     // Kept as it was read, with a mark: better an uncertain copy than none.
                     entry.isUnsettled = true
                     try keep(whole ? holes : Self.clipped(holes, to: entry.size), in: &entry)
-                    around.problems.add(path, .changed, "changed while it was read, \(attempt) times; the copy may be a mixture")
+                    around.problems.add(
+                        path, .changed,
+                        "changed while it was read, \(attempt) times; the copy may be a mixture")
                     return entry
                 }
                 attempt += 1
@@ -318,7 +345,8 @@ final class ContentWorker {
         }
     }
 
-    /// Reads and packs the content outside of holes. False where the file ended early: then `entry.size` is what was there.
+    /// Reads and packs the content outside of holes. False where the file ended early: then
+    /// `entry.size` is what was there.
     private func readContent(
         _ reader: borrowing FileReader, size: UInt64, holes: [Hole], into entry: inout Entry
     ) throws -> Bool {
@@ -340,7 +368,10 @@ final class ContentWorker {
                 let id: ChunkID = ContentHash.sha256(buffer.bytes)
                 entry.chunks = [id]
                 if around.index.claim(id) == .claimed {
-                    try pack(holes.isEmpty ? .wholeFile(MemberMetadata(entry)) : .chunk(path: entry.path), id, buffer.bytes)
+                    try pack(
+                        holes.isEmpty
+                            ? .wholeFile(MemberMetadata(entry)) : .chunk(path: entry.path), id,
+                        buffer.bytes)
                 }
             }
             return whole
@@ -369,14 +400,18 @@ final class ContentWorker {
                 note(buffer.count - had)
             }
             var at = 0
-            while at < buffer.count, left == 0 || buffer.count - at >= around.chunker.parameters.maximum {
+            while at < buffer.count,
+                left == 0 || buffer.count - at >= around.chunker.parameters.maximum
+            {
                 let length = around.chunker.cut(buffer.base + at, count: buffer.count - at)
                 let bytes = UnsafeRawBufferPointer(start: buffer.base + at, count: length)
                 let id: ChunkID = ContentHash.sha256(bytes)
                 let isOnly = ids.isEmpty && left == 0 && length == buffer.count && holes.isEmpty
                 ids.append(id)
                 if around.index.claim(id) == .claimed {
-                    try pack(isOnly ? .wholeFile(MemberMetadata(entry)) : .chunk(path: entry.path), id, bytes)
+                    try pack(
+                        isOnly ? .wholeFile(MemberMetadata(entry)) : .chunk(path: entry.path), id,
+                        bytes)
                 }
                 at += length
             }
@@ -399,7 +434,8 @@ final class ContentWorker {
             if run == 0 { return false }
             let wanted = min(UInt64(count - buffer.count), run)
             let got = try reader.read(
-                into: UnsafeMutableRawBufferPointer(start: buffer.base + buffer.count, count: Int(wanted)), at: stream.offset)
+                into: UnsafeMutableRawBufferPointer(
+                    start: buffer.base + buffer.count, count: Int(wanted)), at: stream.offset)
             if got == 0 { return false }
             buffer.count += got
             stream.advance(UInt64(got))
@@ -421,7 +457,8 @@ final class ContentWorker {
         }
         let chunks = around.chunks
         let index = around.index
-        let built = try ListNode.build(ids) { (bytes, children, level) throws(ReplicationError) -> ChunkID in
+        let built = try ListNode.build(ids) {
+            (bytes, children, level) throws(ReplicationError) -> ChunkID in
             let id: ChunkID = ContentHash.sha256(bytes)
             if !(index.contains(id) && index.isWhole(segment: id)) {
                 if level == 1 {
@@ -475,7 +512,8 @@ final class ContentWorker {
                     start: buffer.base + buffer.count, count: Limits.readBufferBytes - buffer.count)
                 let got = StreamReading.read(descriptor, into: room)
                 guard got >= 0 else {
-                    throw ReplicationError(.files, "standard input", "cannot be read (error \(-got))")
+                    throw ReplicationError(
+                        .files, "standard input", "cannot be read (error \(-got))")
                 }
                 if got == 0 { isAtEnd = true }
                 fingerprint.update(UnsafeRawBufferPointer(start: room.baseAddress, count: got))
@@ -489,7 +527,9 @@ final class ContentWorker {
                 let bytes = UnsafeRawBufferPointer(start: buffer.base + at, count: length)
                 let id: ChunkID = ContentHash.sha256(bytes)
                 ids.append(id)
-                if around.index.claim(id) == .claimed { try pack(.chunk(path: entry.path), id, bytes) }
+                if around.index.claim(id) == .claimed {
+                    try pack(.chunk(path: entry.path), id, bytes)
+                }
                 at += length
             }
             let rest = buffer.count - at

@@ -17,7 +17,8 @@ package struct DumpReport: Sendable {
     package var damaged: [RestoreReport.Damage] = []
 }
 
-/// Writes the content of one file, or a directory as a pax archive, to an open descriptor. In order, with bounded memory.
+/// Writes the content of one file, or a directory as a pax archive, to an open descriptor. In
+/// order, with bounded memory.
 package final class Dump {
     private let repository: Repository
     private let index: ChunkIndex
@@ -44,17 +45,22 @@ package final class Dump {
         self.monitor = monitor
         self.cancellation = cancellation
         let accesses = BundleAccessCache(repository)
-        fetcher = try lifted { try FrameFetcher(repository, index: index, accesses: accesses, keeping: 2) }
-        content = try lifted { try FrameFetcher(repository, index: index, accesses: accesses, keeping: 4) }
+        fetcher = try lifted {
+            try FrameFetcher(repository, index: index, accesses: accesses, keeping: 2)
+        }
+        content = try lifted {
+            try FrameFetcher(repository, index: index, accesses: accesses, keeping: 4)
+        }
     }
 
     /// Dumps what the snapshot has at `path`.
     ///
-    /// In an archive names are relative to the directory, which itself is `./`, so that unpacking it somewhere does what a restore of that path
-    /// does.
+    /// In an archive names are relative to the directory, which itself is `./`, so that unpacking
+    /// it somewhere does what a restore of that path does.
     /// - Parameter descriptor: Open for writing; it stays open.
-    /// - Throws: Where the path is not there, a single file cannot be read whole, or nobody takes the output any more. Damage below a
-    ///   directory is in the report; the file then is zeros from there on.
+    /// - Throws: Where the path is not there, a single file cannot be read whole, or nobody takes
+    ///   the output any more. Damage below a directory is in the report; the file then is zeros
+    ///   from there on.
     package func run(path: [UInt8], to descriptor: Int32) throws(ReplicationError) -> DumpReport {
         var path = path
         while path.count > 1, path.last == 0x2F { path.removeLast() }
@@ -75,8 +81,11 @@ package final class Dump {
             let bytes = Array(try lifted { try fetcher.chunk(segment.id) })
             var failure: ReplicationError?
             _ = try lifted {
-                try ManifestReader.forEach(bytes, segment: segment.id) { (entry, _) throws(RepositoryError) in
-                    guard failure == nil, EntryPath.contains(path, entry.path) else { return failure == nil }
+                try ManifestReader.forEach(bytes, segment: segment.id) {
+                    (entry, _) throws(RepositoryError) in
+                    guard failure == nil, EntryPath.contains(path, entry.path) else {
+                        return failure == nil
+                    }
                     do throws(ReplicationError) {
                         try cancellation.check()
                         if isFirst, entry.path == path, entry.kind != .directory {
@@ -96,7 +105,8 @@ package final class Dump {
         }
         guard !isFirst else {
             throw ReplicationError(
-                .repository(.notFound), UTF8Text.display(path), "is not in snapshot \(snapshot.id.short)",
+                .repository(.notFound), UTF8Text.display(path),
+                "is not in snapshot \(snapshot.id.short)",
                 remedy: "'batchsync ls' shows what is in it")
         }
         if let archive { try tar { () throws(BundleError) in try archive.finish() } }
@@ -113,7 +123,9 @@ package final class Dump {
     }
 
     /// Gives errors of the archive their shape; what the output itself said stays what it is.
-    private func tar<Value>(_ body: () throws(BundleError) -> Value) throws(ReplicationError) -> Value {
+    private func tar<Value>(_ body: () throws(BundleError) -> Value) throws(ReplicationError)
+        -> Value
+    {
         do throws(BundleError) {
             return try body()
         } catch {
@@ -127,7 +139,8 @@ package final class Dump {
     private func dumpFile(_ entry: Entry) throws(ReplicationError) {
         guard entry.kind == .file else {
             throw ReplicationError(
-                .usage, UTF8Text.display(entry.path), "is no file and no directory, so it has no content",
+                .usage, UTF8Text.display(entry.path),
+                "is no file and no directory, so it has no content",
                 remedy: "restore it with 'batchsync restore'")
         }
         let output = output
@@ -155,7 +168,9 @@ package final class Dump {
         func fill(to place: UInt64) throws {
             while written < place {
                 let count = Int(min(place - written, UInt64(Self.zeros.count)))
-                try Self.zeros.withUnsafeBytes { try body(UnsafeRawBufferPointer(rebasing: $0[..<count])) }
+                try Self.zeros.withUnsafeBytes {
+                    try body(UnsafeRawBufferPointer(rebasing: $0[..<count]))
+                }
                 written += UInt64(count)
             }
         }
@@ -202,8 +217,10 @@ package final class Dump {
         }
         guard isWritten else {
             report.problems.append(
-                RestoreReport.Problem(path: entry.path, message: "a socket cannot lie in a tar archive"))
-            monitor.problem(entry.path, kind: "unsupported", message: "a socket cannot lie in a tar archive")
+                RestoreReport.Problem(
+                    path: entry.path, message: "a socket cannot lie in a tar archive"))
+            monitor.problem(
+                entry.path, kind: "unsupported", message: "a socket cannot lie in a tar archive")
             return
         }
         report.entries += 1
@@ -215,7 +232,8 @@ package final class Dump {
         } catch let error as RepositoryError {
             if RestoreOutcome.concernsAll(error) { throw ReplicationError(error) }
             report.damaged.append(
-                RestoreReport.Damage(object: error.subject, path: entry.path, message: error.message))
+                RestoreReport.Damage(
+                    object: error.subject, path: entry.path, message: error.message))
             monitor.problem(entry.path, kind: "damaged", message: error.description)
             // The header has said how much follows.
             while archive.missing > 0 {

@@ -3,7 +3,8 @@ import SnapshotModel
 import SnapshotRepository
 import Synchronization
 
-/// Checkpoint and lease of a run: what it has stored becomes part of the index while it goes on, and prune is told what it uses.
+/// Checkpoint and lease of a run: what it has stored becomes part of the index while it goes on,
+/// and prune is told what it uses.
 final class Lease: @unchecked Sendable {
     // Sendable: everything that changes is under `state` or `current`.
     private struct State {
@@ -18,18 +19,21 @@ final class Lease: @unchecked Sendable {
     private let index: RunIndex
     private let seconds: Int
     private let state: Mutex<State>
-    /// The name of the record that lies in the store. Held while it is renewed: two threads renewing at once would each replace the same
-    /// one, and one of theirs would stay behind.
+    /// The name of the record that lies in the store. Held while it is renewed: two threads
+    /// renewing at once would each replace the same one, and one of theirs would stay behind.
     private let current = Mutex<RecordName?>(nil)
 
     init(
-        repository: Repository, index: RunIndex, run: String, began: Timestamp, host: String, roots: [[UInt8]], seconds: Int
+        repository: Repository, index: RunIndex, run: String, began: Timestamp, host: String,
+        roots: [[UInt8]], seconds: Int
     ) {
         self.repository = repository
         self.index = index
         self.seconds = seconds
         state = Mutex(
-            State(record: RunRecord(run: run, started: began, host: host, roots: roots), last: HostClock.monotonic))
+            State(
+                record: RunRecord(run: run, started: began, host: host, roots: roots),
+                last: HostClock.monotonic))
     }
 
     /// Whose progress checkpoints tell of from now on.
@@ -40,7 +44,8 @@ final class Lease: @unchecked Sendable {
         }
     }
 
-    /// Lets go of the manifest, whose sinks refer back to this object: otherwise neither they nor the journal would ever be closed.
+    /// Lets go of the manifest, whose sinks refer back to this object: otherwise neither they nor
+    /// the journal would ever be closed.
     func unfollow() {
         // What is released here may wait for a thread that wants `state`: not under the lock.
         let released = state.withLock { state in
@@ -67,7 +72,9 @@ final class Lease: @unchecked Sendable {
 
     /// Renews the lease where the last renewal was long ago. Cheap to ask.
     func checkpointIfDue() throws {
-        let isDue = state.withLock { HostClock.monotonic - $0.last >= Int64(seconds) * 1_000_000_000 }
+        let isDue = state.withLock {
+            HostClock.monotonic - $0.last >= Int64(seconds) * 1_000_000_000
+        }
         if isDue { try checkpoint() }
     }
 
@@ -85,7 +92,8 @@ final class Lease: @unchecked Sendable {
             record.bundles = index.madeBundles
             record.uses = index.usedBundles
             name = try record.store(
-                in: repository, time: Timestamp(nanosecondsSince1970: HostClock.now), replacing: name)
+                in: repository, time: Timestamp(nanosecondsSince1970: HostClock.now),
+                replacing: name)
         }
     }
 

@@ -1,8 +1,10 @@
 /// Every bound of the program's memory and patience, with its reason.
 package enum Limits {
-    /// Manifest lines carried over in one part: large enough that handing a part over costs nothing, small enough to wait for.
+    /// Manifest lines carried over in one part: large enough that handing a part over costs
+    /// nothing, small enough to wait for.
     static let partLineBytes = 1 << 20
-    /// Files that one part reads, and their bytes: about one frame, so that a frame holds neighbours.
+    /// Files that one part reads, and their bytes: about one frame, so that a frame holds
+    /// neighbours.
     static let partItems = 512
     static let partContentBytes = 4 << 20
     /// Parts between the walk and the manifest: bounds what waits for one slow file.
@@ -13,14 +15,16 @@ package enum Limits {
     static let bundlesWaiting = 2
     /// A file that changes while it is read is read this often before it is kept with a mark.
     static let readAttempts = 3
-    /// Bytes read at once from a large file. At least the largest chunk, so that a cut never depends on where a read ended.
+    /// Bytes read at once from a large file. At least the largest chunk, so that a cut never
+    /// depends on where a read ended.
     static let readBufferBytes = 2 << 20
     /// Chunks whose index lines wait in memory; above, an index record is written.
     static let pendingChunks = 64 << 10
     /// A run that goes on renews its lease at least this often.
     package static let checkpointSeconds = 300
     static let checkpointBytes = 2 << 30
-    /// Modification this close to the last reading may have come after it (design: what "unchanged" means).
+    /// Modification this close to the last reading may have come after it (design: what "unchanged"
+    /// means).
     static let racySeconds: Int64 = 2
     /// Problems are stored in pieces of this size.
     static let problemPieceBytes = 256 << 10

@@ -4,15 +4,17 @@ import Glibc
 import SnapshotModel
 import SnapshotRepository
 
-/// The last manifest of one set of roots of this host, kept in plain text in its cache: what change detection compares with, since the
-/// host's key opens no manifest in the repository.
+/// The last manifest of one set of roots of this host, kept in plain text in its cache: what change
+/// detection compares with, since the host's key opens no manifest in the repository.
 ///
-/// Two files: `KEY.head`, one JSON document that names the snapshot and the body; and the body, blocks of whole lines, each
-/// `compressed length, raw length` as 32-bit little-endian numbers and one zstd frame, ended by two zeros. Deleting either costs one run that reads everything.
+/// Two files: `KEY.head`, one JSON document that names the snapshot and the body; and the body,
+/// blocks of whole lines, each `compressed length, raw length` as 32-bit little-endian numbers and
+/// one zstd frame, ended by two zeros. Deleting either costs one run that reads everything.
 struct ManifestCache {
     struct Head {
         var snapshot: String
-        /// When the reading began, by this host's clock: files modified from then on are read again.
+        /// When the reading began, by this host's clock: files modified from then on are read
+        /// again.
         var readingBegan: Timestamp
         var manifestDepth: Int
         var manifestIDs: [ChunkID]
@@ -38,21 +40,26 @@ struct ManifestCache {
 
     // MARK: Drafts
 
-    /// Where a run that begins now writes its manifest. Each run has a name of its own, so two at once do not meet.
+    /// Where a run that begins now writes its manifest. Each run has a name of its own, so two at
+    /// once do not meet.
     func draftPath(began: Timestamp) -> String {
         "\(folder)/\(key)-\(began.nanosecondsSince1970)-\(UInt32.random(in: 0 ... .max)).draft"
     }
 
-    /// Drafts of runs that died, the youngest first, each with the time at which its run began. A living run holds a lock on its own.
+    /// Drafts of runs that died, the youngest first, each with the time at which its run began. A
+    /// living run holds a lock on its own.
     func leftDrafts() -> [(path: String, began: Timestamp)] {
         var drafts: [(path: String, began: Timestamp)] = []
-        for name in LocalFile.names(in: folder) where name.hasPrefix(key + "-") && name.hasSuffix(".draft") {
+        for name in LocalFile.names(in: folder)
+        where name.hasPrefix(key + "-") && name.hasSuffix(".draft") {
             let parts = name.dropLast(6).split(separator: "-")
             guard parts.count == 3, let began = Int64(parts[1]) else { continue }
             let path = bodyPath(name)
             let fd = csys_open(path, O_RDWR | CSYS_O_CLOEXEC, 0)
             guard fd >= 0 else { continue }
-            if csys_try_lock(fd) == 0 { drafts.append((path, Timestamp(nanosecondsSince1970: began))) }
+            if csys_try_lock(fd) == 0 {
+                drafts.append((path, Timestamp(nanosecondsSince1970: began)))
+            }
             _ = csys_close(fd)
         }
         return drafts.sorted { $0.began > $1.began }
@@ -61,16 +68,20 @@ struct ManifestCache {
     func readHead() -> Head? {
         guard let bytes = try? LocalFile.read(headPath), let value = JSONValue(parsing: bytes),
             let snapshot = value["snapshot"]?.string, let began = value["reading_began"]?.timestamp,
-            let depth = value["depth"]?.count, let ids = value["ids"]?.array, let body = value["body"]?.string,
+            let depth = value["depth"]?.count, let ids = value["ids"]?.array,
+            let body = value["body"]?.string,
             let entries = value["entries"]?.count, !body.contains("/")
         else { return nil }
         let systems = (value["file_systems"]?.array ?? []).map {
-            FileSystemName(type: $0["type"]?.string ?? "", source: $0["source"]?.string ?? "", uuid: $0["uuid"]?.string)
+            FileSystemName(
+                type: $0["type"]?.string ?? "", source: $0["source"]?.string ?? "",
+                uuid: $0["uuid"]?.string)
         }
         let parsed = ids.compactMap { $0.string.flatMap { ChunkID($0) } }
         guard parsed.count == ids.count else { return nil }
         return Head(
-            snapshot: snapshot, readingBegan: began, manifestDepth: depth, manifestIDs: parsed, fileSystems: systems,
+            snapshot: snapshot, readingBegan: began, manifestDepth: depth, manifestIDs: parsed,
+            fileSystems: systems,
             entries: entries, body: body)
     }
 
@@ -86,8 +97,10 @@ struct ManifestCache {
 
     static func json(_ head: Head) -> JSONValue {
         .object([
-            ("snapshot", .string(head.snapshot)), ("reading_began", .string(head.readingBegan.text)),
-            ("depth", .integer(Int64(head.manifestDepth))), ("ids", JSONValue(ids: head.manifestIDs)),
+            ("snapshot", .string(head.snapshot)),
+            ("reading_began", .string(head.readingBegan.text)),
+            ("depth", .integer(Int64(head.manifestDepth))),
+            ("ids", JSONValue(ids: head.manifestIDs)),
             ("entries", .integer(Int64(head.entries))), ("body", .string(head.body)),
             (
                 "file_systems",
@@ -106,7 +119,8 @@ struct ManifestCache {
     static let blockBytes = 1 << 20
 }
 
-/// Reads the blocks of a manifest body one after the other, or from a place named before. One thread at a time.
+/// Reads the blocks of a manifest body one after the other, or from a place named before. One
+/// thread at a time.
 final class ManifestBodyReader {
     private let fd: Int32
     private var offset: Int64 = 0
@@ -137,7 +151,9 @@ final class ManifestBodyReader {
     /// False at the end, or where the rest cannot be read.
     func next() -> Bool {
         var lengths: (UInt32, UInt32) = (0, 0)
-        let got = withUnsafeMutableBytes(of: &lengths) { csys_pread(fd, $0.baseAddress!, 8, offset) }
+        let got = withUnsafeMutableBytes(of: &lengths) {
+            csys_pread(fd, $0.baseAddress!, 8, offset)
+        }
         guard got == 8 else { return false }
         if lengths.0 == 0 {
             isWhole = lengths.1 == 0
@@ -146,16 +162,21 @@ final class ManifestBodyReader {
         guard lengths.0 <= 64 << 20, lengths.1 <= 64 << 20 else { return false }
         compressed.removeAll()
         compressed.reserve(Int(lengths.0))
-        guard csys_pread(fd, compressed.base, Int(lengths.0), offset + 8) == Int(lengths.0) else { return false }
+        guard csys_pread(fd, compressed.base, Int(lengths.0), offset + 8) == Int(lengths.0) else {
+            return false
+        }
         compressed.count = Int(lengths.0)
-        do { try decompressor.decompress(compressed.bytes, rawBytes: Int(lengths.1), into: block) } catch { return false }
+        do {
+            try decompressor.decompress(compressed.bytes, rawBytes: Int(lengths.1), into: block)
+        } catch { return false }
         blockOffset = offset
         offset += 8 + Int64(lengths.0)
         return true
     }
 }
 
-/// Writes a manifest body. Kept as a draft until the run commits; what a synchronised draft holds is not read again after a crash.
+/// Writes a manifest body. Kept as a draft until the run commits; what a synchronised draft holds
+/// is not read again after a crash.
 final class ManifestBodyWriter {
     let path: String
     private let fd: Int32
@@ -174,7 +195,8 @@ final class ManifestBodyWriter {
         try LocalFile.makeDirectory(String(path[..<slash]))
         fd = csys_open(path, O_RDWR | O_CREAT | O_TRUNC | CSYS_O_CLOEXEC, 0o600)
         guard fd >= 0 else {
-            throw RepositoryError(.local, path, String(cString: strerror(-fd)), remedy: "check the cache directory")
+            throw RepositoryError(
+                .local, path, String(cString: strerror(-fd)), remedy: "check the cache directory")
         }
         _ = csys_try_lock(fd)
     }
@@ -213,13 +235,15 @@ final class ManifestBodyWriter {
         }
     }
 
-    /// Brings what was appended so far to the disk, so that it outlives this process and a loss of power.
+    /// Brings what was appended so far to the disk, so that it outlives this process and a loss of
+    /// power.
     func synchronise() {
         flush()
         if failure == 0 { failure = csys_fdatasync(fd) }
     }
 
-    /// Ends the body. False where it could not be written: the cache is only a convenience, so the run goes on.
+    /// Ends the body. False where it could not be written: the cache is only a convenience, so the
+    /// run goes on.
     func finish() -> Bool {
         flush()
         let end: (UInt32, UInt32) = (0, 0)

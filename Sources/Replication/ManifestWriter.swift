@@ -5,7 +5,8 @@ import Synchronization
 
 /// Lines in path order become segments and nodes; those that are stored already are only named.
 ///
-/// Lines come as numbered parts from several threads; whoever brings the next one in order carries on with all that wait.
+/// Lines come as numbered parts from several threads; whoever brings the next one in order carries
+/// on with all that wait.
 final class ManifestWriter: @unchecked Sendable {
     // Sendable: everything below is touched only by the thread that `turn` lets in.
 
@@ -60,7 +61,9 @@ final class ManifestWriter: @unchecked Sendable {
         }
         while true {
             let next = turn.change { turn -> Part? in
-                if let part = turn.waiting.removeValue(forKey: turn.next), turn.failure == nil { return part }
+                if let part = turn.waiting.removeValue(forKey: turn.next), turn.failure == nil {
+                    return part
+                }
                 turn.isBusy = false
                 return nil
             }
@@ -79,7 +82,8 @@ final class ManifestWriter: @unchecked Sendable {
         if let failure = turn.read({ $0.failure }) { throw failure }
     }
 
-    /// Parts are missing that will never come: nothing more is written, and nobody waits any longer.
+    /// Parts are missing that will never come: nothing more is written, and nobody waits any
+    /// longer.
     func fail(_ error: ReplicationError) {
         turn.change { if $0.failure == nil { $0.failure = error } }
     }
@@ -87,7 +91,8 @@ final class ManifestWriter: @unchecked Sendable {
     /// How many parts have been written.
     var written: Int { turn.read { $0.next } }
 
-    /// Waits until fewer than `limit` parts are between `number` and what has been written, or the writing has failed.
+    /// Waits until fewer than `limit` parts are between `number` and what has been written, or the
+    /// writing has failed.
     func waitForRoom(before number: Int, limit: Int) {
         turn.wait { turn -> Void? in number - turn.next < limit || turn.failure != nil ? () : nil }
     }
@@ -118,11 +123,14 @@ final class ManifestWriter: @unchecked Sendable {
         let count = prefix.utf8CodeUnitCount
         if line.count > count,
             Memory.equal(
-                UnsafeRawBufferPointer(rebasing: line[..<count]), UnsafeRawBufferPointer(start: prefix.utf8Start, count: count))
+                UnsafeRawBufferPointer(rebasing: line[..<count]),
+                UnsafeRawBufferPointer(start: prefix.utf8Start, count: count))
         {
             var end = count
             while end < line.count, line[end] != 0x22, line[end] != 0x5C { end += 1 }
-            if end < line.count, line[end] == 0x22 { return UnsafeRawBufferPointer(rebasing: line[count..<end]) }
+            if end < line.count, line[end] == 0x22 {
+                return UnsafeRawBufferPointer(rebasing: line[count..<end])
+            }
         }
         scratchPath.removeAll()
         if let entry = EntryCodec.read(line) { scratchPath.append(entry.path) }
@@ -137,7 +145,9 @@ final class ManifestWriter: @unchecked Sendable {
         if !(index.contains(id) && index.isWhole(segment: id)) {
             var referenced: [ChunkID] = []
             var nodes: [ChunkID] = []
-            JSONLines.forEach(segment.bytes) { EntryCodec.references($0, chunks: &referenced, nodes: &nodes) }
+            JSONLines.forEach(segment.bytes) {
+                EntryCodec.references($0, chunks: &referenced, nodes: &nodes)
+            }
             index.describe(id, chunks: referenced, nodes: nodes)
             try chunks.store(id, segment.bytes, as: .segment)
         }
@@ -150,7 +160,9 @@ final class ManifestWriter: @unchecked Sendable {
         if levels.count == level { levels.append([]) }
         if finishedNodes.count == level { finishedNodes.append([]) }
         levels[level].append(child)
-        if ManifestLimits.nodeEnds(children: levels[level].count, id: child.id) { try endNode(level) }
+        if ManifestLimits.nodeEnds(children: levels[level].count, id: child.id) {
+            try endNode(level)
+        }
     }
 
     /// Closes the node of level `level + 1` that holds the children collected at `level`.
@@ -206,7 +218,9 @@ final class ManifestChunks: @unchecked Sendable {
     }
 
     /// Stores a chunk of the manifest unless it is stored already.
-    func store(_ id: ChunkID, _ bytes: UnsafeRawBufferPointer, as member: MemberName) throws(ReplicationError) {
+    func store(_ id: ChunkID, _ bytes: UnsafeRawBufferPointer, as member: MemberName)
+        throws(ReplicationError)
+    {
         guard let sink, index.claim(id) == .claimed else { return }
         let outcome: Result<Void, ReplicationError> = state.change { state in
             Result { () throws(ReplicationError) in
@@ -234,7 +248,8 @@ final class ManifestChunks: @unchecked Sendable {
     }
 }
 
-/// The manifest as it is being made, in this host's cache. As long as it is the previous one's lines, one for one, nothing is written.
+/// The manifest as it is being made, in this host's cache. As long as it is the previous one's
+/// lines, one for one, nothing is written.
 final class ManifestDraft: @unchecked Sendable {
     // Sendable: touched only by the thread whose turn it is to write the manifest, and at the end.
     private let path: String
@@ -270,7 +285,9 @@ final class ManifestDraft: @unchecked Sendable {
 
     /// Brings over the lines that were not written because they were the previous body's.
     private func copyVerbatim(to writer: ManifestBodyWriter) throws(RepositoryError) {
-        guard verbatimLines > 0, let previousBody, let reader = ManifestBodyReader(path: previousBody) else { return }
+        guard verbatimLines > 0, let previousBody,
+            let reader = ManifestBodyReader(path: previousBody)
+        else { return }
         var left = verbatimLines
         while left > 0, reader.next() {
             var start = 0

@@ -1,6 +1,7 @@
 package import Synchronization
 
-/// Counts that a verb keeps while it runs; whoever shows progress looks at them whenever it likes. Never waited for.
+/// Counts that a verb keeps while it runs; whoever shows progress looks at them whenever it likes.
+/// Never waited for.
 package final class ProgressCounts: Sendable {
     package let entries = Atomic<Int>(0)
     package let bytes = Atomic<Int>(0)
@@ -18,7 +19,8 @@ package enum PathEvent: String, Sendable {
     case restored, kept, deleted, verified
 }
 
-/// Receives what happens while a verb runs: sideways, never back into the flow. Called from any thread.
+/// Receives what happens while a verb runs: sideways, never back into the flow. Called from any
+/// thread.
 package protocol Monitor: Sendable {
     var counts: ProgressCounts { get }
     /// A new part of the work begins.

@@ -2,7 +2,8 @@ import SnapshotModel
 
 /// A place among the lines of an earlier manifest that moves forward. One thread at a time.
 ///
-/// Lines come from one body, or first from the draft of an interrupted run as far as that got, then from the last manifest behind it.
+/// Lines come from one body, or first from the draft of an interrupted run as far as that got, then
+/// from the last manifest behind it.
 final class ManifestCursor {
     private let readers: [ManifestBodyReader]
     private var readerIndex = 0
@@ -10,7 +11,8 @@ final class ManifestCursor {
     private(set) var line = UnsafeRawBufferPointer(start: nil, count: 0)
     private(set) var summary = EntrySummary()
     private let decodedPath = ByteBuffer(capacity: 1024)
-    /// The largest path of the readers that are exhausted: lines of later ones up to it have been superseded.
+    /// The largest path of the readers that are exhausted: lines of later ones up to it have been
+    /// superseded.
     private let passed = ByteBuffer(capacity: 1024)
     private var hasBlock = false
     private(set) var isAtEnd = false
@@ -20,7 +22,8 @@ final class ManifestCursor {
     var isFromDraft: Bool { beginsWithDraft && readerIndex == 0 }
     private let beginsWithDraft: Bool
 
-    /// - Parameter beginsWithDraft: The first reader's lines were written by a run that died. There need be no other reader.
+    /// - Parameter beginsWithDraft: The first reader's lines were written by a run that died. There
+    ///   need be no other reader.
     init(_ readers: [ManifestBodyReader], beginsWithDraft: Bool = false) {
         self.readers = readers
         self.beginsWithDraft = beginsWithDraft
@@ -40,7 +43,8 @@ final class ManifestCursor {
     }
 
     var path: UnsafeRawBufferPointer {
-        summary.pathIsPlain ? UnsafeRawBufferPointer(rebasing: line[summary.pathRange]) : decodedPath.bytes
+        summary.pathIsPlain
+            ? UnsafeRawBufferPointer(rebasing: line[summary.pathRange]) : decodedPath.bytes
     }
 
     /// Where the current line stands, for a cursor that begins there.
@@ -62,7 +66,10 @@ final class ManifestCursor {
                         decodedPath.removeAll()
                         decodedPath.append(entry.path)
                     }
-                    if readerIndex > 0, passed.count > 0, EntryPath.compare(path, passed.bytes) <= 0 { continue }
+                    if readerIndex > 0, passed.count > 0, EntryPath.compare(path, passed.bytes) <= 0
+                    {
+                        continue
+                    }
                     delivered += 1
                     return
                 }
@@ -83,7 +90,8 @@ final class ManifestCursor {
     }
 }
 
-/// Where the directories of an earlier manifest stand, by file system and inode: finds the old place of one that was renamed.
+/// Where the directories of an earlier manifest stand, by file system and inode: finds the old
+/// place of one that was renamed.
 struct DirectoryPlaces {
     struct Key: Hashable {
         let fileSystem: UInt32

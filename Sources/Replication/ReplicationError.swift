@@ -38,7 +38,9 @@ package struct ReplicationError: Error, Sendable, CustomStringConvertible {
 
     package static let interrupted = ReplicationError(.interrupted, "", "interrupted")
 
-    package var description: String { subject.isEmpty || message.contains(subject) ? message : "\(subject): \(message)" }
+    package var description: String {
+        subject.isEmpty || message.contains(subject) ? message : "\(subject): \(message)"
+    }
 }
 
 /// Runs a call of a lower room and gives its error the shape of this one.

@@ -7,8 +7,9 @@ import Synchronization
 
 /// Writes a snapshot, or part of one, below a directory of this host.
 ///
-/// Memory is bounded whatever the snapshot holds: it goes through the manifest round by round, and writes the files of a round in the
-/// order in which their frames lie in the store, so that each frame is fetched and opened once a round.
+/// Memory is bounded whatever the snapshot holds: it goes through the manifest round by round, and
+/// writes the files of a round in the order in which their frames lie in the store, so that each
+/// frame is fetched and opened once a round.
 package final class Restore {
     private let context: RestoreContext
 
@@ -41,10 +42,12 @@ package final class Restore {
     /// Restores.
     ///
     /// - Parameters:
-    ///   - path: Absolute path in the snapshot. What is in it goes into the target itself, a file to its name in the target.
-    ///     Nil for everything: absolute paths are made again below the target.
+    ///   - path: Absolute path in the snapshot. What is in it goes into the target itself, a file
+    ///     to its name in the target. Nil for everything: absolute paths are made again below the
+    ///     target.
     ///   - target: A directory of this host; made where it is missing.
-    /// - Throws: What stops the restore as a whole. What costs single files is in the report. In a dry run the report says what would be done.
+    /// - Throws: What stops the restore as a whole. What costs single files is in the report. In a
+    ///   dry run the report says what would be done.
     package func run(path: [UInt8]?, target: String) throws(ReplicationError) -> RestoreReport {
         try refuseContradictions(path, target)
         let selected = try Self.canonical(path)
@@ -102,17 +105,22 @@ package final class Restore {
             guard options.include.isEmpty else {
                 throw ReplicationError(
                     .usage, "--delete", "cannot be used together with --include",
-                    remedy: "what --include leaves out would be removed: name a path of the snapshot instead")
+                    remedy:
+                        "what --include leaves out would be removed: name a path of the snapshot instead"
+                )
             }
             if path == nil, Self.resolved(target) == "/" {
                 throw ReplicationError(
                     .usage, "--delete", "is refused for a whole snapshot with --target /",
-                    remedy: "name the directory to be made equal: SNAPSHOT:/srv/www --target /srv/www")
+                    remedy:
+                        "name the directory to be made equal: SNAPSHOT:/srv/www --target /srv/www")
             }
             guard options.ifExists != nil else {
                 throw ReplicationError(
                     .usage, "--delete", "needs --if-exists",
-                    remedy: "say with --if-exists replace|keep|newer|fail what happens to existing files")
+                    remedy:
+                        "say with --if-exists replace|keep|newer|fail what happens to existing files"
+                )
             }
         }
         for pattern in options.include + options.exclude {
@@ -145,7 +153,9 @@ package final class Restore {
             guard try lifted({ try target.isEmpty }) else {
                 throw ReplicationError(
                     .usage, path, "is not empty",
-                    remedy: "choose a new directory, or say with --if-exists replace|keep|newer|fail what happens to existing files")
+                    remedy:
+                        "choose a new directory, or say with --if-exists replace|keep|newer|fail what happens to existing files"
+                )
             }
         }
         if !isDry {
@@ -183,7 +193,9 @@ package final class Restore {
         var head = path.hasPrefix("/") ? path : (resolved(".") ?? "") + "/" + path
         var tail = ""
         while head.count > 1 {
-            if let found = resolved(head) { return found == "/" ? "/" + tail : tail.isEmpty ? found : found + "/" + tail }
+            if let found = resolved(head) {
+                return found == "/" ? "/" + tail : tail.isEmpty ? found : found + "/" + tail
+            }
             while head.hasSuffix("/"), head.count > 1 { head.removeLast() }
             guard let slash = head.lastIndex(of: "/") else { break }
             let name = String(head[head.index(after: slash)...])

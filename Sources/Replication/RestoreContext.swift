@@ -46,7 +46,9 @@ final class RestoreContext: @unchecked Sendable {
     }
 
     func makeFetcher(keeping frames: Int) throws(ReplicationError) -> FrameFetcher {
-        try lifted { try FrameFetcher(repository, index: index, accesses: accesses, keeping: frames) }
+        try lifted {
+            try FrameFetcher(repository, index: index, accesses: accesses, keeping: frames)
+        }
     }
 
     /// Runs `body` for pieces of `0..<count` on all workers and comes back when everything is done.
@@ -78,7 +80,9 @@ final class RestoreContext: @unchecked Sendable {
     /// Removes something that the snapshot does not have. False where it stays.
     func removeExtra(_ relative: [UInt8]) -> Bool {
         if let own = repositoryInTarget,
-            own == relative || (own.starts(with: relative) && own.count > relative.count && own[relative.count] == 0x2F)
+            own == relative
+                || (own.starts(with: relative) && own.count > relative.count
+                    && own[relative.count] == 0x2F)
         {
             outcome.problem(relative, "stays, since the repository lies in it")
             return false

@@ -32,7 +32,8 @@ struct RestorePendingDirectory {
     let line: [UInt8]
 }
 
-/// The directories of a restore: made in the order of the manifest, given their metadata when everything in them is done.
+/// The directories of a restore: made in the order of the manifest, given their metadata when
+/// everything in them is done.
 extension RestoreRun {
     /// Goes through a segment that has been appended to the round's lines.
     func scan(segment id: ChunkID, from start: Int) {
@@ -65,7 +66,8 @@ extension RestoreRun {
             }
             guard lastPath.count == 0 || EntryPath.compare(lastPath.bytes, path) < 0 else {
                 outcome.damage(
-                    Array(path), object: "manifest segment \(id)", "stands out of order and is refused")
+                    Array(path), object: "manifest segment \(id)",
+                    "stands out of order and is refused")
                 continue
             }
             lastPath.removeAll()
@@ -76,7 +78,9 @@ extension RestoreRun {
     }
 
     /// Deals with one entry.
-    private func enter(_ path: UnsafeRawBufferPointer, _ bytes: UnsafeRawBufferPointer, _ place: Int) {
+    private func enter(
+        _ path: UnsafeRawBufferPointer, _ bytes: UnsafeRawBufferPointer, _ place: Int
+    ) {
         if let selected {
             let isBelow = selected.withUnsafeBytes { EntryPath.contains($0, path) }
             guard isBelow else { return }
@@ -86,7 +90,9 @@ extension RestoreRun {
         found += 1
         leave(path)
         meet(path)
-        guard !selection.excludes(path, isDirectory: isDirectory) else { return exclude(path, isDirectory) }
+        guard !selection.excludes(path, isDirectory: isDirectory) else {
+            return exclude(path, isDirectory)
+        }
         guard ancestors.last.map({ !excluded($0, path) }) ?? true else { return }
         let isIncluded =
             !selection.hasIncludes || ancestors.last?.isIncluded == true
@@ -121,7 +127,8 @@ extension RestoreRun {
                 fileSystem: UInt32(truncatingIfNeeded: line.fileSystem)))
     }
 
-    /// The first entry says what the target stands for: the selected directory, or the one that the selected file lies in.
+    /// The first entry says what the target stands for: the selected directory, or the one that the
+    /// selected file lies in.
     private func begin(_ path: UnsafeRawBufferPointer, isDirectory: Bool) {
         var base: [UInt8] = [0x2F]
         if let selected {
@@ -131,7 +138,8 @@ extension RestoreRun {
         context.strip = base.count == 1 ? 1 : base.count + 1
         ancestors = [
             RestoreAncestor(
-                path: base, relative: [], line: [], hasFlags: false, isIncluded: false, state: .made)
+                path: base, relative: [], line: [], hasFlags: false, isIncluded: false, state: .made
+            )
         ]
     }
 
@@ -155,9 +163,13 @@ extension RestoreRun {
     }
 
     /// The part of a path that names what lies directly in a directory above.
-    private func component(_ path: UnsafeRawBufferPointer, below directory: [UInt8]) -> UnsafeRawBufferPointer {
+    private func component(_ path: UnsafeRawBufferPointer, below directory: [UInt8])
+        -> UnsafeRawBufferPointer
+    {
         let start = directory.count == 1 ? 1 : directory.count + 1
-        guard start < path.count else { return UnsafeRawBufferPointer(rebasing: path[path.count...]) }
+        guard start < path.count else {
+            return UnsafeRawBufferPointer(rebasing: path[path.count...])
+        }
         var end = start
         while end < path.count, path[end] != 0x2F { end += 1 }
         return UnsafeRawBufferPointer(rebasing: path[start..<end])
@@ -198,7 +210,8 @@ extension RestoreRun {
 
     // MARK: Making
 
-    /// Makes the directories that are still missing. False where something in the target stands in the way.
+    /// Makes the directories that are still missing. False where something in the target stands in
+    /// the way.
     private func make(through last: Int) -> Bool {
         var first = last
         while first > 0, ancestors[first].state == .notMade { first -= 1 }
@@ -255,14 +268,16 @@ extension RestoreRun {
         if context.monitor.wantsPaths { context.monitor.path(path, .restored) }
     }
 
-    /// Remembers what lies in a directory that was there before, and clears away what an interrupted restore left.
+    /// Remembers what lies in a directory that was there before, and clears away what an
+    /// interrupted restore left.
     private func list(_ index: Int, existed: Bool) {
         guard existed, options.ifExists != nil, let target = context.target else { return }
         let directory = ancestors[index]
         do throws(FileTreeError) {
             var children = try target.children(of: directory.relative)
             if children.contains(where: { TreeWriter.isTemporaryName($0.name) }) {
-                for child in children where TreeWriter.isTemporaryName(child.name) && !options.dryRun {
+                for child in children
+                where TreeWriter.isTemporaryName(child.name) && !options.dryRun {
                     try target.remove(Self.join(directory.relative, child.name))
                 }
                 children.removeAll { TreeWriter.isTemporaryName($0.name) }
@@ -279,7 +294,8 @@ extension RestoreRun {
 
     // MARK: Extras
 
-    /// Removes what sorts before a name that the manifest has (or everything that is left, where there is none).
+    /// Removes what sorts before a name that the manifest has (or everything that is left, where
+    /// there is none).
     private func removeExtras(_ index: Int, before name: UnsafeRawBufferPointer?) {
         while let child = ancestors[index].others.first {
             if let name {
@@ -299,11 +315,13 @@ extension RestoreRun {
             // What seems extra may stand in a part of the manifest that cannot be read.
             if !saidThatExtrasStay {
                 saidThatExtrasStay = true
-                outcome.note("extra files stay where they are, since part of the manifest cannot be read")
+                outcome.note(
+                    "extra files stay where they are, since part of the manifest cannot be read")
             }
             return
         }
-        let path = directory.path.count == 1 ? [0x2F] + child.name : Self.join(directory.path, child.name)
+        let path =
+            directory.path.count == 1 ? [0x2F] + child.name : Self.join(directory.path, child.name)
         let isProtected = path.withUnsafeBytes {
             selection.excludes($0, isDirectory: child.kind == .directory)
         }

@@ -1,6 +1,7 @@
 import SnapshotModel
 
-/// What planning a restore asks of a manifest line, read without allocating; the line itself is decoded whole where its entry is made.
+/// What planning a restore asks of a manifest line, read without allocating; the line itself is
+/// decoded whole where its entry is made.
 struct RestoreLine {
     var kind = EntryKind.file
     var size: UInt64 = 0
@@ -66,7 +67,9 @@ struct RestoreLine {
                 guard let number = scanner.integer(value) else { return false }
                 links = number
             case 5 where Self.isNamed(name, "depth"):
-                guard let number = scanner.integer(value), (1...8).contains(number) else { return false }
+                guard let number = scanner.integer(value), (1...8).contains(number) else {
+                    return false
+                }
                 depth = Int(number)
             case 5 where Self.isNamed(name, "holes"): hasHoles = true
             case 5 where Self.isNamed(name, "flags"): hasFlags = true
@@ -81,7 +84,8 @@ struct RestoreLine {
             default: break
             }
         }
-        guard !scanner.isBroken, scanner.isAtEnd(), hasInode, let path, path.kind == .text, let type,
+        guard !scanner.isBroken, scanner.isAtEnd(), hasInode, let path, path.kind == .text,
+            let type,
             let kind = Self.kind(scanner.slice(type))
         else { return false }
         self.kind = kind
@@ -153,8 +157,8 @@ struct RestorePieces {
     /// Whether the chunks so far make the whole content.
     var isComplete: Bool { position == size }
 
-    /// Calls `body` with the place in the file, the place in the chunk and the count of each piece of the next `length` bytes.
-    /// False where the file has no room for them.
+    /// Calls `body` with the place in the file, the place in the chunk and the count of each piece
+    /// of the next `length` bytes. False where the file has no room for them.
     mutating func take<Failure: Error>(
         _ length: Int, _ body: (UInt64, Int, Int) throws(Failure) -> Void
     ) throws(Failure) -> Bool {

@@ -1,7 +1,8 @@
 import SnapshotModel
 import SnapshotRepository
 
-/// The segments of a snapshot's manifest, one after the other. Damage costs what lies below the damaged node, and is named.
+/// The segments of a snapshot's manifest, one after the other. Damage costs what lies below the
+/// damaged node, and is named.
 ///
 /// One thread at a time.
 final class RestoreManifest {
@@ -26,7 +27,8 @@ final class RestoreManifest {
 
     func noteDamage() { isDamaged = true }
 
-    /// The next segment's bytes and name; nil at the end. The bytes are valid until the fetcher is used again.
+    /// The next segment's bytes and name; nil at the end. The bytes are valid until the fetcher is
+    /// used again.
     func next() throws(ReplicationError) -> (id: ChunkID, bytes: UnsafeRawBufferPointer)? {
         while let (level, child) = pending.popLast() {
             let name = level == 0 ? "manifest segment \(child.id)" : "manifest node \(child.id)"
@@ -48,7 +50,9 @@ final class RestoreManifest {
                     return (child.id, bytes)
                 }
                 guard let children = ManifestChild.read(bytes), !children.isEmpty,
-                    zip(children, children.dropFirst()).allSatisfy({ EntryPath.precedes($0.first, $1.first) })
+                    zip(children, children.dropFirst()).allSatisfy({
+                        EntryPath.precedes($0.first, $1.first)
+                    })
                 else {
                     lose(child, name, "is not a node of format 1")
                     continue
@@ -59,7 +63,8 @@ final class RestoreManifest {
                 isDamaged = true
                 outcome.damage(
                     child.first, object: error.subject.isEmpty ? name : error.subject,
-                    "\(name) cannot be read, so that the files named in it are not restored: \(error.message)")
+                    "\(name) cannot be read, so that the files named in it are not restored: \(error.message)"
+                )
             }
         }
         return nil
@@ -92,7 +97,8 @@ final class RestoreManifest {
     }
 }
 
-/// The chunks of one file in order, list node by list node: a file of any length takes the memory of a few nodes.
+/// The chunks of one file in order, list node by list node: a file of any length takes the memory
+/// of a few nodes.
 struct RestoreChunkList {
     private let fetcher: FrameFetcher
     /// Ids that are left at each level, the next one last; the level of the chunks themselves is 0.

@@ -18,8 +18,8 @@ package struct RestoreOptions: Sendable {
     package var inPlace = false
     /// Removes what lies in restored directories and not in the snapshot.
     package var delete = false
-    /// Patterns of the gitignore kind; where there is any, only what one of them matches is restored,
-    /// with all below it.
+    /// Patterns of the gitignore kind; where there is any, only what one of them matches is
+    /// restored, with all below it.
     package var include: [[UInt8]] = []
     /// Patterns of the gitignore kind for what is left out, with all below it.
     package var exclude: [[UInt8]] = []
@@ -91,7 +91,8 @@ package struct RestoreReport: Sendable {
     /// What the user should know and that is no problem.
     package var notes: [String] = []
 
-    /// How many of a kind are listed one by one, so that a repository that lost everything cannot fill the memory. Monitors see all.
+    /// How many of a kind are listed one by one, so that a repository that lost everything cannot
+    /// fill the memory. Monitors see all.
     package static let listed = 10_000
 
     package init() {}

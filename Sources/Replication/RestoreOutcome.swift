@@ -56,7 +56,8 @@ final class RestoreOutcome: Sendable {
         for item in found { problem(item.path, kind: "metadata", item.description) }
     }
 
-    /// A file that this user or this file system refuses; a full or read-only file system ends the run instead.
+    /// A file that this user or this file system refuses; a full or read-only file system ends the
+    /// run instead.
     func problem(_ path: [UInt8], _ error: FileTreeError) {
         if error.kind == .noSpace || error.kind == .readOnly {
             stop(ReplicationError(error))
@@ -65,7 +66,8 @@ final class RestoreOutcome: Sendable {
         }
     }
 
-    /// Damage that costs one file, or names of files; a wrong key or a store that is away ends the run instead.
+    /// Damage that costs one file, or names of files; a wrong key or a store that is away ends the
+    /// run instead.
     func damage(_ path: [UInt8], _ error: RepositoryError, object: String = "") {
         if Self.concernsAll(error) {
             stop(ReplicationError(error))
@@ -80,7 +82,8 @@ final class RestoreOutcome: Sendable {
 
     func damage(_ path: [UInt8], object: String, _ message: String) {
         monitor.counts.problems.wrappingAdd(1, ordering: .relaxed)
-        monitor.problem(path, kind: "damaged", message: object.isEmpty ? message : "\(object): \(message)")
+        monitor.problem(
+            path, kind: "damaged", message: object.isEmpty ? message : "\(object): \(message)")
         state.withLock { state in
             state.report.damagedCount += 1
             guard state.report.damaged.count < RestoreReport.listed else { return }

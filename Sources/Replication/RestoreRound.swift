@@ -145,7 +145,8 @@ final class RestoreWorkSet: @unchecked Sendable {
         frameOfPiece.append(frame)
     }
 
-    /// Sorts frames by their place in the store and pieces by frames; pieces of one frame stay in the order of files.
+    /// Sorts frames by their place in the store and pieces by frames; pieces of one frame stay in
+    /// the order of files.
     func sort() {
         frameOrder = frames.indices.map { UInt32($0) }
             .sorted { frames[Int($0)].number < frames[Int($1)].number }
@@ -197,7 +198,8 @@ final class RestoreWorkSet: @unchecked Sendable {
     }
 }
 
-/// A file whose chunks lie in several frames: whoever comes first begins it, whoever brings the last piece finishes it.
+/// A file whose chunks lie in several frames: whoever comes first begins it, whoever brings the
+/// last piece finishes it.
 final class RestoreOpenFile: Sendable {
     let record: Int
     /// Pieces that are not written yet, and one for the planner as long as it adds some.
@@ -236,7 +238,8 @@ final class RestoreOpenFile: Sendable {
     }
 }
 
-/// Part of a restore that is held in memory at once: whole manifest segments and what is to be done with their entries.
+/// Part of a restore that is held in memory at once: whole manifest segments and what is to be done
+/// with their entries.
 ///
 /// Built by one thread; while workers run they change only the states of records that are theirs.
 final class RestoreRound: @unchecked Sendable {

@@ -3,7 +3,8 @@ import SnapshotModel
 import SnapshotRepository
 import Synchronization
 
-/// One restore from beginning to end, round by round. Plans on one thread and lets the workers write.
+/// One restore from beginning to end, round by round. Plans on one thread and lets the workers
+/// write.
 final class RestoreRun {
     let context: RestoreContext
     let outcome: RestoreOutcome
@@ -142,7 +143,9 @@ final class RestoreRun {
             set.sort()
             let runs = set.runs(maximumBytes: RestoreLimits.requestBytes)
             let (set, round) = (set, round)
-            try context.parallel(runs.count, grain: 1, workers) { $0.write(runs[$1], of: set, round) }
+            try context.parallel(runs.count, grain: 1, workers) {
+                $0.write(runs[$1], of: set, round)
+            }
             set.removeAll()
         }
         if file == nil { round.openFiles.removeAll() }
@@ -164,7 +167,8 @@ final class RestoreRun {
                 return
             }
             let names = links(of: record)
-            let leader = RestoreLeader(relative: context.relative(path(of: record)), names: names - 1)
+            let leader = RestoreLeader(
+                relative: context.relative(path(of: record)), names: names - 1)
             leaders[key] = leader
             newLeaders.append((index, leader))
         }
@@ -248,7 +252,8 @@ final class RestoreRun {
             }
             guard let location = context.index.location(id) else {
                 throw .repository(
-                    RepositoryError(.damaged, "chunk \(id)", "is in no bundle that the index knows"))
+                    RepositoryError(.damaged, "chunk \(id)", "is in no bundle that the index knows")
+                )
             }
             let isHere = reuse?.holds(number) ?? false
             number += 1

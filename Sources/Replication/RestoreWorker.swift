@@ -4,7 +4,8 @@ import SnapshotModel
 import SnapshotRepository
 import Synchronization
 
-/// One thread's hands: fetches frames, opens and checks them, and writes what is in them where it belongs.
+/// One thread's hands: fetches frames, opens and checks them, and writes what is in them where it
+/// belongs.
 ///
 /// One thread at a time.
 final class RestoreWorker: @unchecked Sendable {
@@ -28,7 +29,8 @@ final class RestoreWorker: @unchecked Sendable {
         }
     }
 
-    /// For what is not read in the order of frames: nodes of lists, second copies of damaged chunks.
+    /// For what is not read in the order of frames: nodes of lists, second copies of damaged
+    /// chunks.
     func fetcher() throws(RepositoryError) -> FrameFetcher {
         if let spareFetcher { return spareFetcher }
         let made = try FrameFetcher(
@@ -100,7 +102,8 @@ final class RestoreWorker: @unchecked Sendable {
             guard sealed.count == range.count else {
                 throw RepositoryError(
                     .damaged, name,
-                    "is shorter than the index says: \(range.upperBound) bytes wanted, \(range.lowerBound + sealed.count) there")
+                    "is shorter than the index says: \(range.upperBound) bytes wanted, \(range.lowerBound + sealed.count) there"
+                )
             }
             try access.open(
                 sealed.bytes, offset: offset, length: length, storedSize: frame.bundleSize,
@@ -108,7 +111,8 @@ final class RestoreWorker: @unchecked Sendable {
         } catch let error as RepositoryError {
             guard error.subject.isEmpty else { throw error }
             throw RepositoryError(
-                error.kind, name, error.message, remedy: error.remedy, isTransient: error.isTransient)
+                error.kind, name, error.message, remedy: error.remedy,
+                isTransient: error.isTransient)
         } catch {
             throw RepositoryError(.damaged, name, "\(error)")
         }
@@ -116,7 +120,8 @@ final class RestoreWorker: @unchecked Sendable {
 
     // MARK: Files
 
-    /// Writes all pieces that come from one frame; `raw` is nil where the frame could not be opened for the reason given.
+    /// Writes all pieces that come from one frame; `raw` is nil where the frame could not be opened
+    /// for the reason given.
     private func write(
         _ position: Int, of set: RestoreWorkSet, _ round: RestoreRound,
         raw: UnsafeRawBufferPointer?, _ failure: RepositoryError?
@@ -195,7 +200,8 @@ final class RestoreWorker: @unchecked Sendable {
         do throws(RestoreFailure) {
             if pieces.count == 1 {
                 // Checked before anything is made: what is damaged leaves no trace.
-                _ = try bytes(of: Int(set.pieces[Int(set.order[pieces.lowerBound])].chunk), set, source)
+                _ = try bytes(
+                    of: Int(set.pieces[Int(set.order[pieces.lowerBound])].chunk), set, source)
             }
             let entry = try decode(record, round)
             let writer = try create(record, entry, round)
@@ -302,9 +308,12 @@ final class RestoreWorker: @unchecked Sendable {
             default: record.open >= 0 ? .replacing : .new
             }
         let reused = record.reuse >= 0 ? round.reuses[Int(record.reuse)] : nil
-        let source = reused == nil ? nil : try onTarget { () throws(FileTreeError) in
-            try target.openFile(relative)
-        }
+        let source =
+            reused == nil
+            ? nil
+            : try onTarget { () throws(FileTreeError) in
+                try target.openFile(relative)
+            }
         let writer = try onTarget { () throws(FileTreeError) in
             try tree.createFile(relative, entry: entry, placement: placement)
         }

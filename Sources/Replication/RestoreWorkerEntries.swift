@@ -28,7 +28,8 @@ extension RestoreWorker {
                 outcome.kept(entry.path)
                 round.decide(index, .done)
             case (_, .fail):
-                outcome.problem(entry.path, kind: "exists", "exists already and differs; it stays as it is")
+                outcome.problem(
+                    entry.path, kind: "exists", "exists already and differs; it stays as it is")
                 round.decide(index, .done)
             case (.newer, .newer), (.different, .newer):
                 outcome.kept(entry.path)
@@ -66,7 +67,8 @@ extension RestoreWorker {
         }
         round.decide(index, .replace)
         guard kind == .directory else { return }
-        // An empty directory makes way by itself; what lies in another one was not asked to go, unless extras are.
+        // An empty directory makes way by itself; what lies in another one was not asked to go,
+        // unless extras are.
         if context.options.delete {
             if !context.removeExtra(relative) { round.decide(index, .done) }
         }
@@ -84,7 +86,8 @@ extension RestoreWorker {
         guard let file, file.status.size > 0 else { return round.decide(index, action) }
         let (reuse, isAll) = try matches(entry, file)
         if isAll, file.status.size == entry.size, entry.holes.isEmpty, entry.holesList.isEmpty {
-            // Only touched: nothing is fetched and nothing written. Holes were not looked at, so that a file with some is made anew.
+            // Only touched: nothing is fetched and nothing written. Holes were not looked at, so
+            // that a file with some is made anew.
             round.decide(index, .same)
             outcome.kept(entry.path)
             outcome.reusedBytes.wrappingAdd(Int(clamping: reuse.bytes), ordering: .relaxed)
@@ -93,7 +96,8 @@ extension RestoreWorker {
         round.decide(index, action, reuse: reuse)
     }
 
-    /// Compares a file with an entry chunk by chunk: which ones it holds in their places, and whether it holds them all.
+    /// Compares a file with an entry chunk by chunk: which ones it holds in their places, and
+    /// whether it holds them all.
     func matches(
         _ entry: Entry, _ file: TargetFile
     ) throws(RestoreFailure) -> (RestoreReuse, isAll: Bool) {
@@ -101,12 +105,14 @@ extension RestoreWorker {
         var isAll = true
         var number = 0
         var pieces = RestorePieces(holes: try holes(of: entry), size: entry.size)
-        var list = RestoreChunkList(entry.chunks, depth: entry.listDepth, fetcher: try listFetcher())
+        var list = RestoreChunkList(
+            entry.chunks, depth: entry.listDepth, fetcher: try listFetcher())
         while let id = try repositoryCall({ () throws(RepositoryError) in try list.next() }) {
             if outcome.isStopped || context.cancellation.isCancelled { return (reuse, false) }
             guard let length = context.index.location(id)?.length else {
                 throw .repository(
-                    RepositoryError(.damaged, "chunk \(id)", "is in no bundle that the index knows"))
+                    RepositoryError(.damaged, "chunk \(id)", "is in no bundle that the index knows")
+                )
             }
             copyBuffer.removeAll()
             copyBuffer.reserve(length)
@@ -246,13 +252,16 @@ extension RestoreWorker {
                 try target.openFile(context.relative(entry.path))
             }
             guard let file else {
-                return outcome.problem(entry.path, "cannot be read back, so what was written is not proven")
+                return outcome.problem(
+                    entry.path, "cannot be read back, so what was written is not proven")
             }
             let isRight = try matches(entry, file).isAll && file.status.size == entry.size
             if isRight {
                 outcome.verified.wrappingAdd(1, ordering: .relaxed)
             } else {
-                outcome.problem(entry.path, kind: "verify", "does not read back as it was written: check the target's disk")
+                outcome.problem(
+                    entry.path, kind: "verify",
+                    "does not read back as it was written: check the target's disk")
             }
         } catch {
             report(error, record, round)

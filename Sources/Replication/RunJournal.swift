@@ -5,23 +5,30 @@ import SnapshotModel
 import SnapshotRepository
 import Synchronization
 
-/// What a run has stored, or was about to, in a file of this host that survives its death: the next run need not store it again.
+/// What a run has stored, or was about to, in a file of this host that survives its death: the next
+/// run need not store it again.
 ///
-/// The file holds index lines (format.md section 8), each bundle's fsynced before its put begins. It is locked as long as its run lives.
+/// The file holds index lines (format.md section 8), each bundle's fsynced before its put begins.
+/// It is locked as long as its run lives.
 final class RunJournal: @unchecked Sendable {
     // Sendable: written only by storing threads, under `end`.
     private let path: String
     private let fd: Int32
     private let end = Mutex<Int64>(0)
 
-    private static func folder(_ repository: Repository) -> String { repository.statePath + "/runs" }
+    private static func folder(_ repository: Repository) -> String {
+        repository.statePath + "/runs"
+    }
 
     init(_ repository: Repository, run: String) throws(RepositoryError) {
         let folder = Self.folder(repository)
         try LocalFile.makeDirectory(folder)
         path = "\(folder)/\(run).journal"
         fd = csys_open(path, O_RDWR | O_CREAT | O_EXCL | CSYS_O_CLOEXEC, 0o600)
-        guard fd >= 0 else { throw RepositoryError(.local, path, String(cString: strerror(-fd)), remedy: "check the state directory") }
+        guard fd >= 0 else {
+            throw RepositoryError(
+                .local, path, String(cString: strerror(-fd)), remedy: "check the state directory")
+        }
         _ = csys_try_lock(fd)
         try LocalFile.syncDirectory(folder)
     }
@@ -34,7 +41,8 @@ final class RunJournal: @unchecked Sendable {
         let failed: Int32 = end.withLock { end in
             var done = 0
             while done < lines.count {
-                let count = csys_pwrite(fd, lines.base + done, lines.count - done, end + Int64(done))
+                let count = csys_pwrite(
+                    fd, lines.base + done, lines.count - done, end + Int64(done))
                 if count <= 0 { return count == 0 ? -EIO : Int32(count) }
                 done += count
             }
@@ -42,7 +50,9 @@ final class RunJournal: @unchecked Sendable {
             return csys_fdatasync(fd)
         }
         guard failed == 0 else {
-            throw RepositoryError(.local, path, String(cString: strerror(-failed)), remedy: "check the state directory")
+            throw RepositoryError(
+                .local, path, String(cString: strerror(-failed)),
+                remedy: "check the state directory")
         }
     }
 
@@ -63,10 +73,12 @@ final class RunJournal: @unchecked Sendable {
         mutating func frame(_ frame: IndexedFrame) {
             frames.append(
                 FrameRecord(
-                    offset: frame.offset, length: frame.length, raw: frame.raw, fingerprint: frame.fingerprint, chunks: []))
+                    offset: frame.offset, length: frame.length, raw: frame.raw,
+                    fingerprint: frame.fingerprint, chunks: []))
         }
         mutating func chunk(_ id: ChunkID, offset: UInt32, length: UInt32) {
-            frames[frames.count - 1].chunks.append(ChunkPlace(id: id, offset: offset, length: length))
+            frames[frames.count - 1].chunks.append(
+                ChunkPlace(id: id, offset: offset, length: length))
         }
         mutating func segment(_ id: ChunkID, bundles: [BundleID]) {}
 
@@ -74,7 +86,8 @@ final class RunJournal: @unchecked Sendable {
             if let current {
                 bundles.append(
                     SealedBundle(
-                        id: current.id, kind: current.kind, size: current.size, plain: current.plain, md5: current.md5,
+                        id: current.id, kind: current.kind, size: current.size,
+                        plain: current.plain, md5: current.md5,
                         frames: frames))
             }
             current = nil
@@ -82,7 +95,8 @@ final class RunJournal: @unchecked Sendable {
         }
     }
 
-    /// Bundles that dead runs of this host name, and the files to remove once they are indexed. A journal cut short counts as far as it goes.
+    /// Bundles that dead runs of this host name, and the files to remove once they are indexed. A
+    /// journal cut short counts as far as it goes.
     static func leftBehind(_ repository: Repository) -> (bundles: [SealedBundle], paths: [String]) {
         var bundles: [SealedBundle] = []
         var paths: [String] = []

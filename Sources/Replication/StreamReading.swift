@@ -20,11 +20,14 @@ struct CommandStream {
     private let words: [String]
 
     init(_ words: [String]) throws(ReplicationError) {
-        guard let program = words.first else { throw ReplicationError(.usage, "--stdin-from-command", "no command is given after '--'") }
+        guard let program = words.first else {
+            throw ReplicationError(.usage, "--stdin-from-command", "no command is given after '--'")
+        }
         var ends: [Int32] = [0, 0]
         let piped = csys_pipe(&ends)
         guard piped == 0 else {
-            throw ReplicationError(.other, program, "cannot make a pipe: \(String(cString: strerror(-piped)))")
+            throw ReplicationError(
+                .other, program, "cannot make a pipe: \(String(cString: strerror(-piped)))")
         }
         var actions = posix_spawn_file_actions_t()
         posix_spawn_file_actions_init(&actions)
@@ -37,7 +40,8 @@ struct CommandStream {
         close(ends[1])
         guard result == 0 else {
             close(ends[0])
-            throw ReplicationError(.command, program, "cannot be started: \(String(cString: strerror(result)))")
+            throw ReplicationError(
+                .command, program, "cannot be started: \(String(cString: strerror(result)))")
         }
         descriptor = ends[0]
         self.pid = pid
@@ -49,7 +53,9 @@ struct CommandStream {
         close(descriptor)
         var status: Int32 = 0
         while waitpid(pid, &status, 0) < 0 {
-            guard errno == EINTR else { throw ReplicationError(.command, words[0], "cannot be waited for") }
+            guard errno == EINTR else {
+                throw ReplicationError(.command, words[0], "cannot be waited for")
+            }
         }
         let code = status >> 8 & 0xFF
         let signal = status & 0x7F

@@ -2,7 +2,8 @@
     import Glibc
 #endif
 
-/// A growing run of bytes that owns its memory. What the hot paths write to: appending is a bounds check and a copy.
+/// A growing run of bytes that owns its memory. What the hot paths write to: appending is a bounds
+/// check and a copy.
 ///
 /// Not safe for two threads at once; hand it over whole.
 package final class ByteBuffer: @unchecked Sendable {
@@ -88,7 +89,8 @@ package final class ByteBuffer: @unchecked Sendable {
         var at = count + digits
         while at > count {
             at -= 1
-            base.storeBytes(of: UInt8(truncatingIfNeeded: rest % 10) &+ 48, toByteOffset: at, as: UInt8.self)
+            base.storeBytes(
+                of: UInt8(truncatingIfNeeded: rest % 10) &+ 48, toByteOffset: at, as: UInt8.self)
             rest /= 10
         }
         count += digits
@@ -135,7 +137,8 @@ package final class ByteBuffer: @unchecked Sendable {
         append(0x22)
     }
 
-    /// Appends `"name":"text"`, or `"name_b64":"…"` where the bytes are not UTF-8 (format.md section 1).
+    /// Appends `"name":"text"`, or `"name_b64":"…"` where the bytes are not UTF-8 (format.md
+    /// section 1).
     package func append(field name: StaticString, text bytes: UnsafeRawBufferPointer) {
         append(0x22)
         append(name)
@@ -153,7 +156,9 @@ package final class ByteBuffer: @unchecked Sendable {
 /// A piece of memory that compares by content; what C calls memcmp.
 package enum Memory {
     @inline(__always)
-    package static func equal(_ left: UnsafeRawBufferPointer, _ right: UnsafeRawBufferPointer) -> Bool {
+    package static func equal(_ left: UnsafeRawBufferPointer, _ right: UnsafeRawBufferPointer)
+        -> Bool
+    {
         guard left.count == right.count else { return false }
         guard left.count > 0 else { return true }
         return memcmp(left.baseAddress!, right.baseAddress!, left.count) == 0

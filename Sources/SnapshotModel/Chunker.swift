@@ -5,7 +5,8 @@ package struct ChunkerParameters: Sendable, Equatable {
     package let average: Int
     package let maximum: Int
 
-    package static let standard = ChunkerParameters(minimum: 64 << 10, average: 256 << 10, maximum: 1 << 20)!
+    package static let standard = ChunkerParameters(
+        minimum: 64 << 10, average: 256 << 10, maximum: 1 << 20)!
 
     package init?(minimum: Int, average: Int, maximum: Int) {
         guard minimum >= 64, average > minimum, maximum > average, maximum <= 16 << 20,
@@ -17,9 +18,11 @@ package struct ChunkerParameters: Sendable, Equatable {
     }
 }
 
-/// Finds where chunks end: FastCDC with normalisation level 2 (Xia et al., USENIX ATC 2016; format.md appendix A).
+/// Finds where chunks end: FastCDC with normalisation level 2 (Xia et al., USENIX ATC 2016;
+/// format.md appendix A).
 ///
-/// A cut depends on the bytes since the last one only, so the same content is cut alike wherever it stands.
+/// A cut depends on the bytes since the last one only, so the same content is cut alike wherever it
+/// stands.
 package struct Chunker: Sendable {
     package let parameters: ChunkerParameters
     private let strictMask: UInt64
@@ -32,8 +35,9 @@ package struct Chunker: Sendable {
         looseMask = ~(UInt64.max >> UInt64(bits - 2))
     }
 
-    /// Length of the chunk that begins at `bytes`. Where no cut is found before the end and fewer than `maximum` bytes are there, the
-    /// answer is all of them: ask with at least `maximum` bytes unless the input ends there.
+    /// Length of the chunk that begins at `bytes`. Where no cut is found before the end and fewer
+    /// than `maximum` bytes are there, the answer is all of them: ask with at least `maximum` bytes
+    /// unless the input ends there.
     package func cut(_ bytes: UnsafeRawPointer, count: Int) -> Int {
         let minimum = parameters.minimum
         guard count > minimum else { return count }
@@ -47,7 +51,8 @@ package struct Chunker: Sendable {
             while index + 1 < middle {
                 hash = (hash << 1) &+ table[Int(bytes.load(fromByteOffset: index, as: UInt8.self))]
                 if hash & strictMask == 0 { return index + 1 }
-                hash = (hash << 1) &+ table[Int(bytes.load(fromByteOffset: index + 1, as: UInt8.self))]
+                hash =
+                    (hash << 1) &+ table[Int(bytes.load(fromByteOffset: index + 1, as: UInt8.self))]
                 if hash & strictMask == 0 { return index + 2 }
                 index += 2
             }
@@ -59,7 +64,8 @@ package struct Chunker: Sendable {
             while index + 1 < end {
                 hash = (hash << 1) &+ table[Int(bytes.load(fromByteOffset: index, as: UInt8.self))]
                 if hash & looseMask == 0 { return index + 1 }
-                hash = (hash << 1) &+ table[Int(bytes.load(fromByteOffset: index + 1, as: UInt8.self))]
+                hash =
+                    (hash << 1) &+ table[Int(bytes.load(fromByteOffset: index + 1, as: UInt8.self))]
                 if hash & looseMask == 0 { return index + 2 }
                 index += 2
             }
@@ -72,7 +78,8 @@ package struct Chunker: Sendable {
         }
     }
 
-    /// 256 outputs of SplitMix64 from a fixed seed: a table that fits on one line of the format page.
+    /// 256 outputs of SplitMix64 from a fixed seed: a table that fits on one line of the format
+    /// page.
     static let gear: [UInt64] = {
         var state: UInt64 = 0x6261_7463_6873_796e
         return (0..<256).map { _ in

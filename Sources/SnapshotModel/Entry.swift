@@ -46,7 +46,10 @@ package enum EntryKind: UInt8, Sendable, CaseIterable {
 
     init?(name: UnsafeRawBufferPointer) {
         for kind in EntryKind.allCases
-        where Memory.equal(name, UnsafeRawBufferPointer(start: kind.name.utf8Start, count: kind.name.utf8CodeUnitCount)) {
+        where Memory.equal(
+            name,
+            UnsafeRawBufferPointer(start: kind.name.utf8Start, count: kind.name.utf8CodeUnitCount))
+        {
             self = kind
             return
         }
@@ -77,7 +80,8 @@ package struct ExtendedAttribute: Hashable, Sendable {
 
 /// One file, directory, link or special file, as a manifest records it (format.md section 9).
 ///
-/// Nothing in an entry depends on the run that made it, so an unchanged file has the same line in each snapshot.
+/// Nothing in an entry depends on the run that made it, so an unchanged file has the same line in
+/// each snapshot.
 package struct Entry: Sendable, Equatable {
     /// Absolute, canonical.
     package var path: [UInt8]

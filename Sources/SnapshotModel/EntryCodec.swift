@@ -1,6 +1,7 @@
 /// An entry and its manifest line, both ways (format.md section 9).
 ///
-/// Written by hand over bytes, since every run reads and writes as many lines as the tree has files.
+/// Written by hand over bytes, since every run reads and writes as many lines as the tree has
+/// files.
 package enum EntryCodec {
     /// Appends the line of `entry`, LF included. Fields stand in the order of the format page.
     package static func write(_ entry: Entry, to out: ByteBuffer) {
@@ -155,12 +156,14 @@ package enum EntryCodec {
         var mode, uid, gid, size, mtime, ctime, btime, fs, ino, links, rdev: JSONScanner.Value?
         var user, group, target: JSONScanner.Value?
         var userIsBase64 = false, groupIsBase64 = false, targetIsBase64 = false
-        var flags, acl, aclDefault, xattrs, holes, holesList, xxh3, chunks, list, depth, unsettled: JSONScanner.Value?
+        var flags, acl, aclDefault, xattrs, holes, holesList, xxh3, chunks, list, depth,
+            unsettled: JSONScanner.Value?
         var critical: JSONScanner.Value?
     }
 
-    /// The first eight bytes of a key, little endian, and its length name it: no two keys of the format share them. A test compares
-    /// these numbers with the names; as literals they cost the scanner one comparison each.
+    /// The first eight bytes of a key, little endian, and its length name it: no two keys of the
+    /// format share them. A test compares these numbers with the names; as literals they cost the
+    /// scanner one comparison each.
     enum Key {
         @inline(__always) static var path: UInt64 { 0x1000_0000_6874_6170 }
         @inline(__always) static var pathB64: UInt64 { 0x1436_625f_6874_6170 }
@@ -289,7 +292,8 @@ package enum EntryCodec {
         return (scanner, fields)
     }
 
-    /// Decodes one line (with or without its LF). Nil where it is not an entry of format 1, or asks for a field this reader lacks.
+    /// Decodes one line (with or without its LF). Nil where it is not an entry of format 1, or asks
+    /// for a field this reader lacks.
     package static func read(_ line: UnsafeRawBufferPointer) -> Entry? {
         guard let (scanner, fields) = scan(line) else { return nil }
         if let value = fields.critical, !isKnown(scanner, critical: value) { return nil }
@@ -309,12 +313,15 @@ package enum EntryCodec {
             guard let value else { return [] }
             return readIDs(scanner, value)
         }
-        guard let path = text(fields.path, base64: fields.pathIsBase64), EntryPath.isCanonical(path),
-            let type = fields.type, type.kind == .text, let kind = EntryKind(name: scanner.slice(type)),
+        guard let path = text(fields.path, base64: fields.pathIsBase64),
+            EntryPath.isCanonical(path),
+            let type = fields.type, type.kind == .text,
+            let kind = EntryKind(name: scanner.slice(type)),
             let modeText = fields.mode, let mode = octal(scanner.slice(modeText)),
             let uid = word(fields.uid), let gid = word(fields.gid),
             let mtime = time(fields.mtime), let ctime = time(fields.ctime),
-            let fileSystem = word(fields.fs), let inode = fields.ino.flatMap({ unsigned(scanner, $0) })
+            let fileSystem = word(fields.fs),
+            let inode = fields.ino.flatMap({ unsigned(scanner, $0) })
         else { return nil }
         var entry = Entry(path: path, kind: kind)
         entry.mode = mode
@@ -345,14 +352,17 @@ package enum EntryCodec {
             entry.links = links
         }
         if kind.isDevice {
-            guard let rdev = fields.rdev, let numbers = readNumbers(scanner, rdev), numbers.count == 2,
+            guard let rdev = fields.rdev, let numbers = readNumbers(scanner, rdev),
+                numbers.count == 2,
                 let major = UInt32(exactly: numbers[0]), let minor = UInt32(exactly: numbers[1])
             else { return nil }
             entry.deviceMajor = major
             entry.deviceMinor = minor
         }
         if kind == .symlink {
-            guard let target = text(fields.target, base64: fields.targetIsBase64) else { return nil }
+            guard let target = text(fields.target, base64: fields.targetIsBase64) else {
+                return nil
+            }
             entry.target = target
         }
         if let value = fields.flags {
@@ -378,7 +388,8 @@ package enum EntryCodec {
         guard let holesList = ids(fields.holesList) else { return nil }
         entry.holesList = holesList
         if let value = fields.xxh3 {
-            guard value.kind == .text, let fingerprint = Fingerprint(hex: scanner.slice(value)) else { return nil }
+            guard value.kind == .text, let fingerprint = Fingerprint(hex: scanner.slice(value))
+            else { return nil }
             entry.fingerprint = fingerprint
         }
         if fields.list != nil {
@@ -395,7 +406,8 @@ package enum EntryCodec {
         return entry
     }
 
-    /// Adds what a line relies on: chunks of content and of hole lists to `chunks`, list nodes to `nodes`. False where it is no entry.
+    /// Adds what a line relies on: chunks of content and of hole lists to `chunks`, list nodes to
+    /// `nodes`. False where it is no entry.
     package static func references(
         _ line: UnsafeRawBufferPointer, chunks: inout [ChunkID], nodes: inout [ChunkID]
     ) -> Bool {
@@ -413,8 +425,10 @@ package enum EntryCodec {
     }
 
     private static let known: Set<String> = [
-        "path", "path_b64", "type", "mode", "uid", "gid", "user", "user_b64", "group", "group_b64", "size", "mtime", "ctime",
-        "btime", "fs", "ino", "links", "rdev", "target", "target_b64", "flags", "acl", "acl_default", "xattrs", "holes",
+        "path", "path_b64", "type", "mode", "uid", "gid", "user", "user_b64", "group", "group_b64",
+        "size", "mtime", "ctime",
+        "btime", "fs", "ino", "links", "rdev", "target", "target_b64", "flags", "acl",
+        "acl_default", "xattrs", "holes",
         "holes_list", "xxh3", "chunks", "list", "depth", "unsettled",
     ]
 
@@ -455,13 +469,16 @@ package enum EntryCodec {
         ids.reserveCapacity((value.end - value.start) / 67)
         guard inner.enter(0x5B) else { return nil }
         while let element = inner.nextElement(isFirst: ids.isEmpty) {
-            guard element.kind == .text, let id = ChunkID(hex: inner.slice(element)) else { return nil }
+            guard element.kind == .text, let id = ChunkID(hex: inner.slice(element)) else {
+                return nil
+            }
             ids.append(id)
         }
         return inner.isBroken ? nil : ids
     }
 
-    private static func readNumbers(_ scanner: JSONScanner, _ value: JSONScanner.Value) -> [UInt64]? {
+    private static func readNumbers(_ scanner: JSONScanner, _ value: JSONScanner.Value) -> [UInt64]?
+    {
         guard value.kind == .array else { return nil }
         var inner = JSONScanner(scanner.bytes, at: value.start)
         var numbers: [UInt64] = []
@@ -473,7 +490,9 @@ package enum EntryCodec {
         return inner.isBroken ? nil : numbers
     }
 
-    private static func readHoles(_ scanner: JSONScanner, _ value: JSONScanner.Value, size: UInt64) -> [Hole]? {
+    private static func readHoles(_ scanner: JSONScanner, _ value: JSONScanner.Value, size: UInt64)
+        -> [Hole]?
+    {
         guard value.kind == .array else { return nil }
         var inner = JSONScanner(scanner.bytes, at: value.start)
         var holes: [Hole] = []
@@ -485,7 +504,8 @@ package enum EntryCodec {
         return inner.isBroken || !areOrdered(holes, size: size) ? nil : holes
     }
 
-    /// Whether holes ascend, do not touch, and lie within the file: what every reader of a manifest relies on.
+    /// Whether holes ascend, do not touch, and lie within the file: what every reader of a manifest
+    /// relies on.
     package static func areOrdered(_ holes: [Hole], size: UInt64) -> Bool {
         var end: UInt64 = 0
         for (index, hole) in holes.enumerated() {
@@ -505,7 +525,9 @@ package enum EntryCodec {
             var end = start
             while end < bytes.count, bytes[end] != 0x0A { end += 1 }
             var scanner = JSONScanner(UnsafeRawBufferPointer(rebasing: bytes[start..<end]))
-            guard let value = scanner.value(), let pair = readNumbers(scanner, value), pair.count == 2 else { return nil }
+            guard let value = scanner.value(), let pair = readNumbers(scanner, value),
+                pair.count == 2
+            else { return nil }
             holes.append(Hole(offset: pair[0], length: pair[1]))
             start = end + 1
         }
@@ -521,13 +543,16 @@ package enum EntryCodec {
         while let element = inner.nextElement(isFirst: isFirst) {
             isFirst = false
             guard element.kind == .text else { return nil }
-            // A flag this release does not know cannot be set by it either: restore reports what it knows.
+            // A flag this release does not know cannot be set by it either: restore reports what it
+            // knows.
             if let bit = InodeFlags.bit(named: inner.slice(element)) { flags |= bit }
         }
         return inner.isBroken ? nil : flags
     }
 
-    private static func readAttributes(_ scanner: JSONScanner, _ value: JSONScanner.Value) -> [ExtendedAttribute]? {
+    private static func readAttributes(_ scanner: JSONScanner, _ value: JSONScanner.Value)
+        -> [ExtendedAttribute]?
+    {
         guard value.kind == .array else { return nil }
         var inner = JSONScanner(scanner.bytes, at: value.start)
         var attributes: [ExtendedAttribute] = []

@@ -1,12 +1,15 @@
 /// The one order of all entries, and what else there is to say of a path's bytes.
 ///
-/// Paths compare as sequences of components, each a sequence of unsigned bytes; a directory stands before
-/// what it contains. That is the order in which a walk meets entries that sorts each directory by name, so
-/// walk, manifest and bundles share it and comparing two of them is one merge. Comparing bytes with `/`
-/// below every other byte gives the same order, since no name holds a zero byte.
+/// Paths compare as sequences of components, each a sequence of unsigned bytes; a directory stands
+/// before what it contains. That is the order in which a walk meets entries that sorts each
+/// directory by name, so walk, manifest and bundles share it and comparing two of them is one
+/// merge. Comparing bytes with `/` below every other byte gives the same order, since no name holds
+/// a zero byte.
 package enum EntryPath {
     /// Less than, equal to or greater than zero.
-    package static func compare(_ left: UnsafeRawBufferPointer, _ right: UnsafeRawBufferPointer) -> Int {
+    package static func compare(_ left: UnsafeRawBufferPointer, _ right: UnsafeRawBufferPointer)
+        -> Int
+    {
         let shared = min(left.count, right.count)
         var index = 0
         if shared > 0 {
@@ -38,10 +41,14 @@ package enum EntryPath {
         left.withUnsafeBytes { left in right.withUnsafeBytes { right in compare(left, right) } }
     }
 
-    package static func precedes(_ left: [UInt8], _ right: [UInt8]) -> Bool { compare(left, right) < 0 }
+    package static func precedes(_ left: [UInt8], _ right: [UInt8]) -> Bool {
+        compare(left, right) < 0
+    }
 
     /// Whether `path` is `directory` or lies below it.
-    package static func contains(_ directory: UnsafeRawBufferPointer, _ path: UnsafeRawBufferPointer) -> Bool {
+    package static func contains(
+        _ directory: UnsafeRawBufferPointer, _ path: UnsafeRawBufferPointer
+    ) -> Bool {
         if directory.count == 1, directory[0] == 0x2F { return path.count > 0 && path[0] == 0x2F }
         guard path.count >= directory.count,
             Memory.equal(directory, UnsafeRawBufferPointer(rebasing: path[..<directory.count]))
@@ -50,10 +57,13 @@ package enum EntryPath {
     }
 
     package static func contains(_ directory: [UInt8], _ path: [UInt8]) -> Bool {
-        directory.withUnsafeBytes { directory in path.withUnsafeBytes { path in contains(directory, path) } }
+        directory.withUnsafeBytes { directory in
+            path.withUnsafeBytes { path in contains(directory, path) }
+        }
     }
 
-    /// An absolute path without empty, `.` or `..` components and without a slash at the end (but `/` itself).
+    /// An absolute path without empty, `.` or `..` components and without a slash at the end (but
+    /// `/` itself).
     package static func isCanonical(_ path: UnsafeRawBufferPointer) -> Bool {
         guard path.count > 0, path[0] == 0x2F else { return false }
         if path.count == 1 { return true }
@@ -69,7 +79,9 @@ package enum EntryPath {
         return true
     }
 
-    package static func isCanonical(_ path: [UInt8]) -> Bool { path.withUnsafeBytes { isCanonical($0) } }
+    package static func isCanonical(_ path: [UInt8]) -> Bool {
+        path.withUnsafeBytes { isCanonical($0) }
+    }
 
     /// Everything before the last component, `/` for a path directly below the root.
     package static func parent(of path: [UInt8]) -> [UInt8] {

@@ -1,4 +1,5 @@
-/// What change detection asks of an old entry, read from its line without allocating. The line itself stays what is carried over.
+/// What change detection asks of an old entry, read from its line without allocating. The line
+/// itself stays what is carried over.
 package struct EntrySummary {
     package var kind: EntryKind = .file
     package var mode: UInt32 = 0
@@ -14,13 +15,14 @@ package struct EntrySummary {
     package var pathRange = 0..<0
     /// Whether the path has neither escapes nor base64.
     package var pathIsPlain = true
-    /// Whether the entry was marked as unsettled, so that it has to be read again whatever its status says.
+    /// Whether the entry was marked as unsettled, so that it has to be read again whatever its
+    /// status says.
     package var isUnsettled = false
 
     package init() {}
 
-    /// Reads the fields up to the inode number, relying on the writer's order; a line in any other order takes the slow way.
-    /// False where the line is not an entry.
+    /// Reads the fields up to the inode number, relying on the writer's order; a line in any other
+    /// order takes the slow way. False where the line is not an entry.
     package mutating func read(_ line: UnsafeRawBufferPointer) -> Bool {
         if readFast(line) { return true }
         guard let entry = EntryCodec.read(line) else { return false }
@@ -99,7 +101,8 @@ package struct EntrySummary {
         guard expect("\",\"type\":\"") else { return false }
         let typeStart = at
         while at < end, byte(at) != 0x22 { at += 1 }
-        guard let type = EntryKind(name: UnsafeRawBufferPointer(rebasing: line[typeStart..<at])) else { return false }
+        guard let type = EntryKind(name: UnsafeRawBufferPointer(rebasing: line[typeStart..<at]))
+        else { return false }
         kind = type
         guard expect("\",\"mode\":\"") else { return false }
         mode = 0
@@ -107,7 +110,8 @@ package struct EntrySummary {
             mode = mode << 3 | UInt32(byte(at) & 7)
             at += 1
         }
-        guard expect("\",\"uid\":"), let uid = number(), expect(",\"gid\":"), let gid = number() else { return false }
+        guard expect("\",\"uid\":"), let uid = number(), expect(",\"gid\":"), let gid = number()
+        else { return false }
         self.uid = UInt32(truncatingIfNeeded: uid)
         self.gid = UInt32(truncatingIfNeeded: gid)
         if expect(",\"user\":\"") { guard skipText() else { return false } }
@@ -117,14 +121,19 @@ package struct EntrySummary {
             guard expect(",\"size\":"), let size = number() else { return false }
             self.size = size
         }
-        guard expect(",\"mtime\":\""), let mtime = time(), expect(",\"ctime\":\""), let ctime = time() else { return false }
+        guard expect(",\"mtime\":\""), let mtime = time(), expect(",\"ctime\":\""),
+            let ctime = time()
+        else { return false }
         self.mtime = mtime
         self.ctime = ctime
         if expect(",\"btime\":\"") { guard time() != nil else { return false } }
-        guard expect(",\"fs\":"), let fileSystem = number(), expect(",\"ino\":"), let inode = number() else { return false }
+        guard expect(",\"fs\":"), let fileSystem = number(), expect(",\"ino\":"),
+            let inode = number()
+        else { return false }
         self.fileSystem = UInt32(truncatingIfNeeded: fileSystem)
         self.inode = inode
-        // The mark stands last; a quote before it keeps a name that ends alike from looking like it.
+        // The mark stands last; a quote before it keeps a name that ends alike from looking like
+        // it.
         isUnsettled = false
         let mark: StaticString = ",\"unsettled\":true}"
         if end >= mark.utf8CodeUnitCount {

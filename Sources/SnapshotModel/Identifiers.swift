@@ -1,5 +1,5 @@
-/// The 32 bytes of a SHA-256, as a name. One type for each kind of name, so that a bundle's name can
-/// never be taken for a chunk's.
+/// The 32 bytes of a SHA-256, as a name. One type for each kind of name, so that a bundle's name
+/// can never be taken for a chunk's.
 ///
 /// Held as four big-endian words: comparing words in order is comparing bytes in order.
 package struct Identifier<Kind>: Hashable, Comparable, Sendable, CustomStringConvertible {
@@ -91,7 +91,8 @@ package typealias RepositoryID = Identifier<RepositoryKind>
 /// The digest in the name of any other object: index, run, condemned, …
 package typealias RecordID = Identifier<RecordKind>
 
-/// XXH3-128 of content: answers "the same bytes as last time?", and nothing that needs to be safe from an adversary.
+/// XXH3-128 of content: answers "the same bytes as last time?", and nothing that needs to be safe
+/// from an adversary.
 package struct Fingerprint: Hashable, Sendable {
     package let high, low: UInt64
 

@@ -1,4 +1,5 @@
-/// The inode flags that batchsync keeps, by the names of format.md section 9. Values are Linux's FS_*_FL bits.
+/// The inode flags that batchsync keeps, by the names of format.md section 9. Values are Linux's
+/// FS_*_FL bits.
 package enum InodeFlags {
     package static let names: [(bit: UInt32, name: StaticString)] = [
         (0x0000_0020, "append"), (0x0000_0010, "immutable"), (0x0000_0040, "nodump"),
@@ -12,8 +13,9 @@ package enum InodeFlags {
     package static let nodump: UInt32 = 0x40
     package static let immutable: UInt32 = 0x10
     package static let append: UInt32 = 0x20
-    /// Bits that describe how a file system happens to store a file, not what a person asked for: extents, inline data, hashed
-    /// directory, huge file, verity, encryption, dirty and compressed-block bits, and those used inside the kernel only.
+    /// Bits that describe how a file system happens to store a file, not what a person asked for:
+    /// extents, inline data, hashed directory, huge file, verity, encryption, dirty and
+    /// compressed-block bits, and those used inside the kernel only.
     package static let incidental: UInt32 =
         0x0008_0000 | 0x1000_0000 | 0x0000_1000 | 0x0004_0000 | 0x0010_0000 | 0x0000_0800
         | 0x0000_0100 | 0x0000_0200 | 0x0020_0000 | 0x0040_0000 | 0x0100_0000 | 0x0200_0000
@@ -42,7 +44,9 @@ package enum InodeFlags {
 
     static func bit(named name: UnsafeRawBufferPointer) -> UInt32? {
         for (bit, known) in names
-        where Memory.equal(name, UnsafeRawBufferPointer(start: known.utf8Start, count: known.utf8CodeUnitCount)) {
+        where Memory.equal(
+            name, UnsafeRawBufferPointer(start: known.utf8Start, count: known.utf8CodeUnitCount))
+        {
             return bit
         }
         let text = String(decoding: name, as: UTF8.self)

@@ -1,11 +1,13 @@
-/// Walks over the fields of one JSON object in place: no copies, no allocation. What it hands out are ranges of the input.
+/// Walks over the fields of one JSON object in place: no copies, no allocation. What it hands out
+/// are ranges of the input.
 ///
-/// Meant for lines that batchsync itself writes, read as if an adversary had: every step is bounds-checked, nesting is bounded,
-/// and anything but well-formed JSON makes `isBroken` true.
+/// Meant for lines that batchsync itself writes, read as if an adversary had: every step is
+/// bounds-checked, nesting is bounded, and anything but well-formed JSON makes `isBroken` true.
 package struct JSONScanner {
     package enum Kind { case text, number, array, object, literal }
 
-    /// A value: where it stands, without the quotes for a text. `hasEscapes` says that a text must be decoded.
+    /// A value: where it stands, without the quotes for a text. `hasEscapes` says that a text must
+    /// be decoded.
     package struct Value {
         package let kind: Kind
         package let start: Int
@@ -47,7 +49,8 @@ package struct JSONScanner {
         return false
     }
 
-    /// The next field of an object; nil at its end or where the text is broken. A key with escapes comes as it stands.
+    /// The next field of an object; nil at its end or where the text is broken. A key with escapes
+    /// comes as it stands.
     package mutating func nextField(isFirst: Bool) -> (key: Range<Int>, value: Value)? {
         if take(0x7D) { return nil }
         if !isFirst, !take(0x2C) { return broken() }
@@ -81,7 +84,8 @@ package struct JSONScanner {
         var at = start
         var hasEscapes = false
         while at < end {
-            // Eight bytes at once as long as none of them is a quote, a backslash or a control character.
+            // Eight bytes at once as long as none of them is a quote, a backslash or a control
+            // character.
             while at + 8 <= end {
                 let word = base.loadUnaligned(fromByteOffset: at, as: UInt64.self)
                 if Self.holdsSpecial(word) { break }
@@ -103,14 +107,17 @@ package struct JSONScanner {
         return nil
     }
 
-    /// Whether one of the eight bytes is `"`, `\` or below 0x20 (the classic test for a zero byte, three times).
+    /// Whether one of the eight bytes is `"`, `\` or below 0x20 (the classic test for a zero byte,
+    /// three times).
     @inline(__always)
     private static func holdsSpecial(_ word: UInt64) -> Bool {
         let ones: UInt64 = 0x0101_0101_0101_0101
         let highs: UInt64 = 0x8080_8080_8080_8080
         let quote = word ^ (ones &* 0x22)
         let slash = word ^ (ones &* 0x5C)
-        let found = ((quote &- ones) & ~quote) | ((slash &- ones) & ~slash) | ((word &- ones &* 0x20) & ~word)
+        let found =
+            ((quote &- ones) & ~quote) | ((slash &- ones) & ~slash)
+            | ((word &- ones &* 0x20) & ~word)
         return found & highs != 0
     }
 
@@ -137,7 +144,8 @@ package struct JSONScanner {
             let rest = UnsafeRawBufferPointer(rebasing: bytes[start..<position])
             for literal in ["true", "false", "null"] as [StaticString]
             where literal.utf8CodeUnitCount == length
-                && Memory.equal(rest, UnsafeRawBufferPointer(start: literal.utf8Start, count: length))
+                && Memory.equal(
+                    rest, UnsafeRawBufferPointer(start: literal.utf8Start, count: length))
             {
                 return Value(kind: .literal, start: start, end: position, hasEscapes: false)
             }
@@ -146,7 +154,8 @@ package struct JSONScanner {
         }
     }
 
-    /// Skips an array or object whole. Brackets are matched by count and kind with a bounded stack of bits.
+    /// Skips an array or object whole. Brackets are matched by count and kind with a bounded stack
+    /// of bits.
     private mutating func nested() -> Value? {
         let start = position
         let kind: Kind = bytes[position] == 0x7B ? .object : .array
@@ -162,7 +171,9 @@ package struct JSONScanner {
                 isObject = isObject << 1 | (bytes[position] == 0x7B ? 1 : 0)
                 depth += 1
             case 0x7D, 0x5D:
-                guard depth > 0, (isObject & 1 == 1) == (bytes[position] == 0x7D) else { return nil }
+                guard depth > 0, (isObject & 1 == 1) == (bytes[position] == 0x7D) else {
+                    return nil
+                }
                 isObject >>= 1
                 depth -= 1
                 if depth == 0 {
@@ -216,7 +227,8 @@ package struct JSONScanner {
 }
 
 package enum JSONText {
-    /// Whether bytes are a number by RFC 8259: no leading zero, a digit on each side of the point and in the exponent.
+    /// Whether bytes are a number by RFC 8259: no leading zero, a digit on each side of the point
+    /// and in the exponent.
     static func isNumber(_ text: UnsafeRawBufferPointer) -> Bool {
         var index = 0
         func digits() -> Int {

@@ -1,6 +1,8 @@
-/// A JSON document as a value: for the small records of which a repository holds few. Long lists go through `JSONScanner`.
+/// A JSON document as a value: for the small records of which a repository holds few. Long lists go
+/// through `JSONScanner`.
 ///
-/// Objects keep the order of their fields and the fields nobody asked for, so that a record written anew loses nothing.
+/// Objects keep the order of their fields and the fields nobody asked for, so that a record written
+/// anew loses nothing.
 package enum JSONValue: Sendable, Equatable {
     case null
     case bool(Bool)
@@ -62,7 +64,9 @@ package enum JSONValue: Sendable, Equatable {
             var items: [JSONValue] = []
             guard inner.enter(0x5B) else { return nil }
             while let element = inner.nextElement(isFirst: items.isEmpty) {
-                guard let item = JSONValue(scanner: inner, value: element, depth: depth + 1) else { return nil }
+                guard let item = JSONValue(scanner: inner, value: element, depth: depth + 1) else {
+                    return nil
+                }
                 items.append(item)
             }
             if inner.isBroken { return nil }
@@ -91,9 +95,13 @@ package enum JSONValue: Sendable, Equatable {
     package var bool: Bool? { if case .bool(let value) = self { value } else { nil } }
     package var integer: Int64? { if case .integer(let value) = self { value } else { nil } }
     /// An integer that is not negative.
-    package var count: Int? { if case .integer(let value) = self, value >= 0 { Int(value) } else { nil } }
+    package var count: Int? {
+        if case .integer(let value) = self, value >= 0 { Int(value) } else { nil }
+    }
     package var array: [JSONValue]? { if case .array(let value) = self { value } else { nil } }
-    package var fields: [(key: String, value: JSONValue)]? { if case .object(let value) = self { value } else { nil } }
+    package var fields: [(key: String, value: JSONValue)]? {
+        if case .object(let value) = self { value } else { nil }
+    }
     package var timestamp: Timestamp? { string.flatMap { Timestamp($0) } }
 
     /// Text or `{"b64":…}`.
@@ -118,7 +126,9 @@ package enum JSONValue: Sendable, Equatable {
         }
     }
 
-    package init(ids: some Sequence<Identifier<some Any>>) { self = .array(ids.map { .string($0.description) }) }
+    package init(ids: some Sequence<Identifier<some Any>>) {
+        self = .array(ids.map { .string($0.description) })
+    }
 
     /// Without white space.
     package func write(to out: ByteBuffer) {

@@ -21,7 +21,8 @@ package enum ManifestLimits {
     }
 }
 
-/// A child of a manifest node: a segment or a node of the level below, and the path of the first entry in it.
+/// A child of a manifest node: a segment or a node of the level below, and the path of the first
+/// entry in it.
 package struct ManifestChild: Sendable, Equatable {
     package var id: ChunkID
     package var first: [UInt8]
@@ -44,21 +45,27 @@ package struct ManifestChild: Sendable, Equatable {
     /// Nil where the bytes are not a node.
     package static func read(_ bytes: UnsafeRawBufferPointer) -> [ManifestChild]? {
         var children: [ManifestChild] = []
-        guard JSONLines.forEach(bytes, { line in
-            guard let value = JSONValue(parsing: line), let id = value["id"]?.string.flatMap({ ChunkID($0) }) else { return false }
-            let first: [UInt8]
-            if let text = value["first"]?.string {
-                first = Array(text.utf8)
-            } else if let text = value["first_b64"]?.string,
-                let decoded = Array(text.utf8).withUnsafeBytes({ Base64.decode($0) })
-            {
-                first = decoded
-            } else {
-                return false
-            }
-            children.append(ManifestChild(id: id, first: first))
-            return true
-        }) else { return nil }
+        guard
+            JSONLines.forEach(
+                bytes,
+                { line in
+                    guard let value = JSONValue(parsing: line),
+                        let id = value["id"]?.string.flatMap({ ChunkID($0) })
+                    else { return false }
+                    let first: [UInt8]
+                    if let text = value["first"]?.string {
+                        first = Array(text.utf8)
+                    } else if let text = value["first_b64"]?.string,
+                        let decoded = Array(text.utf8).withUnsafeBytes({ Base64.decode($0) })
+                    {
+                        first = decoded
+                    } else {
+                        return false
+                    }
+                    children.append(ManifestChild(id: id, first: first))
+                    return true
+                })
+        else { return nil }
         return children
     }
 }
@@ -76,19 +83,24 @@ package enum ListNode {
     package static func read(_ bytes: UnsafeRawBufferPointer) -> [ChunkID]? {
         var ids: [ChunkID] = []
         ids.reserveCapacity(bytes.count / 67)
-        guard JSONLines.forEach(bytes, { line in
-            var scanner = JSONScanner(line)
-            guard let value = scanner.value(), value.kind == .text, scanner.isAtEnd(),
-                let id = ChunkID(hex: scanner.slice(value))
-            else { return false }
-            ids.append(id)
-            return true
-        }) else { return nil }
+        guard
+            JSONLines.forEach(
+                bytes,
+                { line in
+                    var scanner = JSONScanner(line)
+                    guard let value = scanner.value(), value.kind == .text, scanner.isAtEnd(),
+                        let id = ChunkID(hex: scanner.slice(value))
+                    else { return false }
+                    ids.append(id)
+                    return true
+                })
+        else { return nil }
         return ids
     }
 
-    /// Cuts a list that is too long to stand in a line into nodes, level by level, until at most `Entry.inlineListLimit` ids remain.
-    /// `store` keeps a node's bytes, is told its children and its level (1 where they are chunks), and gives its id back.
+    /// Cuts a list that is too long to stand in a line into nodes, level by level, until at most
+    /// `Entry.inlineListLimit` ids remain. `store` keeps a node's bytes, is told its children and
+    /// its level (1 where they are chunks), and gives its id back.
     package static func build<Failure: Error>(
         _ ids: [ChunkID], store: (UnsafeRawBufferPointer, [ChunkID], Int) throws(Failure) -> ChunkID
     ) throws(Failure) -> (ids: [ChunkID], depth: Int) {
@@ -99,7 +111,9 @@ package enum ListNode {
             var next: [ChunkID] = []
             var start = 0
             for index in level.indices
-            where ManifestLimits.nodeEnds(children: index - start + 1, id: level[index]) || index == level.count - 1 {
+            where ManifestLimits.nodeEnds(children: index - start + 1, id: level[index])
+                || index == level.count - 1
+            {
                 out.removeAll()
                 write(level[start...index], to: out)
                 next.append(try store(out.bytes, Array(level[start...index]), depth + 1))
@@ -113,9 +127,12 @@ package enum ListNode {
 }
 
 package enum JSONLines {
-    /// Calls `body` with each line without its LF until one says no. False then, or where the last line lacks its LF.
+    /// Calls `body` with each line without its LF until one says no. False then, or where the last
+    /// line lacks its LF.
     @discardableResult
-    package static func forEach(_ bytes: UnsafeRawBufferPointer, _ body: (UnsafeRawBufferPointer) -> Bool) -> Bool {
+    package static func forEach(
+        _ bytes: UnsafeRawBufferPointer, _ body: (UnsafeRawBufferPointer) -> Bool
+    ) -> Bool {
         var start = 0
         while start < bytes.count {
             guard let end = lineEnd(bytes, from: start) else { return false }

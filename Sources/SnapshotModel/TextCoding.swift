@@ -64,7 +64,8 @@ package enum Hex {
 
 /// Base64 with padding, RFC 4648 section 4, strict when read.
 package enum Base64 {
-    private static let alphabet = Array("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/".utf8)
+    private static let alphabet = Array(
+        "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/".utf8)
 
     package static func encode(_ bytes: UnsafeRawBufferPointer, into out: ByteBuffer) {
         out.reserve((bytes.count + 2) / 3 * 4)
@@ -139,7 +140,8 @@ package enum UTF8Text {
         while index < count {
             // Nearly every name is ASCII: eight bytes at a time.
             while index + 8 <= count,
-                bytes.loadUnaligned(fromByteOffset: index, as: UInt64.self) & 0x8080_8080_8080_8080 == 0
+                bytes.loadUnaligned(fromByteOffset: index, as: UInt64.self) & 0x8080_8080_8080_8080
+                    == 0
             {
                 index += 8
             }
@@ -164,7 +166,9 @@ package enum UTF8Text {
             }
             guard index + length <= count else { return false }
             guard bytes[index + 1] >= lowest, bytes[index + 1] <= highest else { return false }
-            for offset in 2..<max(2, length) where bytes[index + offset] & 0xC0 != 0x80 { return false }
+            for offset in 2..<max(2, length) where bytes[index + offset] & 0xC0 != 0x80 {
+                return false
+            }
             index += length
         }
         return true
@@ -172,11 +176,14 @@ package enum UTF8Text {
 
     package static func isValid(_ bytes: [UInt8]) -> Bool { bytes.withUnsafeBytes { isValid($0) } }
 
-    /// For people: what is not UTF-8 is shown as `\xNN`, control characters too, so that a name can never drive a terminal.
+    /// For people: what is not UTF-8 is shown as `\xNN`, control characters too, so that a name can
+    /// never drive a terminal.
     package static func display(_ bytes: [UInt8]) -> String {
         if isValid(bytes), !bytes.contains(where: { $0 < 0x20 || $0 == 0x7F }) {
             let text = String(decoding: bytes, as: UTF8.self)
-            if !text.unicodeScalars.contains(where: { (0x80...0x9F).contains($0.value) }) { return text }
+            if !text.unicodeScalars.contains(where: { (0x80...0x9F).contains($0.value) }) {
+                return text
+            }
         }
         var out = ""
         for byte in bytes {

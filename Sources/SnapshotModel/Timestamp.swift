@@ -1,4 +1,5 @@
-/// A moment in seconds and nanoseconds since 1970; `nanoseconds` counts up from `seconds`, also before 1970.
+/// A moment in seconds and nanoseconds since 1970; `nanoseconds` counts up from `seconds`, also
+/// before 1970.
 package struct Timestamp: Hashable, Comparable, Sendable {
     package var seconds: Int64
     package var nanoseconds: UInt32
@@ -22,10 +23,12 @@ package struct Timestamp: Hashable, Comparable, Sendable {
     }
 
     package static func < (left: Timestamp, right: Timestamp) -> Bool {
-        left.seconds != right.seconds ? left.seconds < right.seconds : left.nanoseconds < right.nanoseconds
+        left.seconds != right.seconds
+            ? left.seconds < right.seconds : left.nanoseconds < right.nanoseconds
     }
 
-    /// The most that twelve digits tell. Some file systems keep what lies further away; it is written as this.
+    /// The most that twelve digits tell. Some file systems keep what lies further away; it is
+    /// written as this.
     private static let secondsMaximum: Int64 = 999_999_999_999
 
     /// Appends the decimal number of format.md section 1, with quotes.
@@ -33,7 +36,9 @@ package struct Timestamp: Hashable, Comparable, Sendable {
         if seconds > Self.secondsMaximum {
             return Timestamp(seconds: Self.secondsMaximum, nanoseconds: 999_999_999).write(to: out)
         }
-        if seconds < -Self.secondsMaximum { return Timestamp(seconds: -Self.secondsMaximum).write(to: out) }
+        if seconds < -Self.secondsMaximum {
+            return Timestamp(seconds: -Self.secondsMaximum).write(to: out)
+        }
         out.append(0x22)
         var whole = seconds
         var fraction = nanoseconds
@@ -51,7 +56,8 @@ package struct Timestamp: Hashable, Comparable, Sendable {
         var at = 8
         while at >= 0 {
             out.base.storeBytes(
-                of: UInt8(truncatingIfNeeded: rest % 10) &+ 48, toByteOffset: out.count + at, as: UInt8.self)
+                of: UInt8(truncatingIfNeeded: rest % 10) &+ 48, toByteOffset: out.count + at,
+                as: UInt8.self)
             rest /= 10
             at -= 1
         }
@@ -116,7 +122,8 @@ package struct Timestamp: Hashable, Comparable, Sendable {
             rest += 86_400
             days -= 1
         }
-        // Days since 0000-03-01, in eras of 400 years: the year then ends with February and leap days fall last.
+        // Days since 0000-03-01, in eras of 400 years: the year then ends with February and leap
+        // days fall last.
         let shifted = days + 719_468
         let era = (shifted >= 0 ? shifted : shifted - 146_096) / 146_097
         let dayOfEra = shifted - era * 146_097

@@ -1,6 +1,7 @@
 import ObjectStorage
 
-/// The file in which a bundle comes into being: for the directory store it is the temporary file that becomes the object.
+/// The file in which a bundle comes into being: for the directory store it is the temporary file
+/// that becomes the object.
 package final class BundleSpool: Sendable {
     let file: SpoolFile
 

@@ -25,7 +25,8 @@ package struct SnapshotNeed: Sendable {
 
 /// The index of a repository as this host sees it: tables in its cache, one lookup for all.
 ///
-/// Loading reads the index records that the cache does not have yet; a host without a cache reads them all.
+/// Loading reads the index records that the cache does not have yet; a host without a cache reads
+/// them all.
 package final class ChunkIndex: Sendable {
     let tables: [IndexTable]
     /// For each table and bundle row: whether a new snapshot may rely on it.
@@ -35,7 +36,9 @@ package final class ChunkIndex: Sendable {
     /// Records that could not be read: everything only they know is missing from this index.
     package let damaged: [RepositoryError]
 
-    private init(tables: [IndexTable], usable: [[Bool]], records: [RecordID], damaged: [RepositoryError]) {
+    private init(
+        tables: [IndexTable], usable: [[Bool]], records: [RecordID], damaged: [RepositoryError]
+    ) {
         self.tables = tables
         self.usable = usable
         self.records = records
@@ -47,10 +50,11 @@ package final class ChunkIndex: Sendable {
 
     private static let mergeAbove = 8
 
-    /// Loads the index. Where `condemned` is given, bundles it names are not offered for reuse; where `listed` is given, only bundles that
-    /// the store lists at the indexed length are.
+    /// Loads the index. Where `condemned` is given, bundles it names are not offered for reuse;
+    /// where `listed` is given, only bundles that the store lists at the indexed length are.
     package static func load(
-        _ repository: Repository, condemned: CondemnedView = CondemnedView(), listed: [BundleID: Int]? = nil
+        _ repository: Repository, condemned: CondemnedView = CondemnedView(),
+        listed: [BundleID: Int]? = nil
     ) throws(RepositoryError) -> ChunkIndex {
         let records = try repository.listRecords(.index).map(\.name)
         let wanted = Set(records.map(\.id))
@@ -62,7 +66,8 @@ package final class ChunkIndex: Sendable {
         for file in LocalFile.names(in: folder) {
             let path = folder + "/" + file
             guard file.hasSuffix(".table") else {
-                // Left by a process that died while writing; those of living ones carry their pid and are young.
+                // Left by a process that died while writing; those of living ones carry their pid
+                // and are young.
                 if file.contains(".table.tmp-"), !isOfLivingProcess(file) { LocalFile.remove(path) }
                 continue
             }
@@ -72,7 +77,9 @@ package final class ChunkIndex: Sendable {
             }
             let sources = (0..<table.counts.sources).map { table.source($0) }
             // A table that covers a record which has gone may tell of bundles that went with it.
-            guard sources.allSatisfy({ wanted.contains($0) }), !sources.contains(where: { covered.contains($0) }) else {
+            guard sources.allSatisfy({ wanted.contains($0) }),
+                !sources.contains(where: { covered.contains($0) })
+            else {
                 LocalFile.remove(path)
                 continue
             }
@@ -110,7 +117,8 @@ package final class ChunkIndex: Sendable {
                 return true
             }
         }
-        return ChunkIndex(tables: tables, usable: usable, records: records.map(\.id), damaged: damaged)
+        return ChunkIndex(
+            tables: tables, usable: usable, records: records.map(\.id), damaged: damaged)
     }
 
     private static func isOfLivingProcess(_ file: String) -> Bool {
@@ -118,8 +126,12 @@ package final class ChunkIndex: Sendable {
         return LocalFile.exists("/proc/\(pid)")
     }
 
-    private static func folder(_ repository: Repository) -> String { repository.cachePath + "/index" }
-    private static func path(of record: RecordName, in folder: String) -> String { folder + "/\(record.id).table" }
+    private static func folder(_ repository: Repository) -> String {
+        repository.cachePath + "/index"
+    }
+    private static func path(of record: RecordName, in folder: String) -> String {
+        folder + "/\(record.id).table"
+    }
 
     /// Turns the payload of one index record into a table in the cache.
     static func add(
@@ -132,7 +144,9 @@ package final class ChunkIndex: Sendable {
         let path = path(of: record, in: folder(repository))
         try builder.write(to: path, sources: [record.id])
         guard let table = IndexTable(path: path, verifying: false) else {
-            throw RepositoryError(.local, path, "was written and cannot be read back", remedy: "check the disk of the cache")
+            throw RepositoryError(
+                .local, path, "was written and cannot be read back",
+                remedy: "check the disk of the cache")
         }
         return table
     }
@@ -169,17 +183,24 @@ package final class ChunkIndex: Sendable {
                 let position = table.position(index)
                 let bundle = table.bundle(Int(position.bundle)).bundle
                 let location = ChunkLocation(
-                    bundle: bundle.id, bundleSize: bundle.size, frame: table.frame(Int(position.frame)),
-                    frameNumber: UInt64(tableIndex) << 32 | UInt64(position.frame), offset: Int(position.offset),
+                    bundle: bundle.id, bundleSize: bundle.size,
+                    frame: table.frame(Int(position.frame)),
+                    frameNumber: UInt64(tableIndex) << 32 | UInt64(position.frame),
+                    offset: Int(position.offset),
                     length: Int(position.length))
-                if usable[tableIndex][Int(position.bundle)] { good.append(location) } else { others.append(location) }
+                if usable[tableIndex][Int(position.bundle)] {
+                    good.append(location)
+                } else {
+                    others.append(location)
+                }
                 index += 1
             }
         }
         return good + others
     }
 
-    /// One place of a chunk: one that is neither condemned nor missing where there is any, in whichever table.
+    /// One place of a chunk: one that is neither condemned nor missing where there is any, in
+    /// whichever table.
     package func location(_ id: ChunkID) -> ChunkLocation? {
         var fallback: ChunkLocation?
         for (tableIndex, table) in tables.enumerated() {
@@ -190,8 +211,10 @@ package final class ChunkIndex: Sendable {
                 if isUsable || fallback == nil {
                     let bundle = table.bundle(Int(position.bundle)).bundle
                     let location = ChunkLocation(
-                        bundle: bundle.id, bundleSize: bundle.size, frame: table.frame(Int(position.frame)),
-                        frameNumber: UInt64(tableIndex) << 32 | UInt64(position.frame), offset: Int(position.offset),
+                        bundle: bundle.id, bundleSize: bundle.size,
+                        frame: table.frame(Int(position.frame)),
+                        frameNumber: UInt64(tableIndex) << 32 | UInt64(position.frame),
+                        offset: Int(position.offset),
                         length: Int(position.length))
                     if isUsable { return location }
                     fallback = location
@@ -202,7 +225,8 @@ package final class ChunkIndex: Sendable {
         return fallback
     }
 
-    /// Bundles of all lines for a segment or node; nil where it has none. Where several lines are there, the first whose bundles are all usable.
+    /// Bundles of all lines for a segment or node; nil where it has none. Where several lines are
+    /// there, the first whose bundles are all usable.
     package func bundles(ofSegment id: ChunkID) -> [BundleID]? {
         var fallback: [BundleID]?
         for (tableIndex, table) in tables.enumerated() {
@@ -211,7 +235,11 @@ package final class ChunkIndex: Sendable {
                 let rows = table.segment(index)
                 let ids = rows.map { table.bundleID($0) }
                 // A row without frames stands for a bundle of another table: ask there.
-                if rows.allSatisfy({ usable[tableIndex][$0] || isUsableElsewhere(table.bundleID($0)) }) { return ids }
+                if rows.allSatisfy({
+                    usable[tableIndex][$0] || isUsableElsewhere(table.bundleID($0))
+                }) {
+                    return ids
+                }
                 if fallback == nil { fallback = ids }
                 index += 1
             }
@@ -219,16 +247,20 @@ package final class ChunkIndex: Sendable {
         return fallback
     }
 
-    private func isUsableElsewhere(_ id: BundleID) -> Bool { usableBundles.withLock { cache in
-        if cache == nil {
-            var ids: Set<BundleID> = []
-            for (tableIndex, table) in tables.enumerated() {
-                for row in 0..<table.counts.bundles where usable[tableIndex][row] { ids.insert(table.bundleID(row)) }
+    private func isUsableElsewhere(_ id: BundleID) -> Bool {
+        usableBundles.withLock { cache in
+            if cache == nil {
+                var ids: Set<BundleID> = []
+                for (tableIndex, table) in tables.enumerated() {
+                    for row in 0..<table.counts.bundles where usable[tableIndex][row] {
+                        ids.insert(table.bundleID(row))
+                    }
+                }
+                cache = ids
             }
-            cache = ids
+            return cache?.contains(id) ?? false
         }
-        return cache?.contains(id) ?? false
-    } }
+    }
     private let usableBundles = Mutex<Set<BundleID>?>(nil)
 
     /// Whether a bundle is indexed and a new snapshot may rely on it.

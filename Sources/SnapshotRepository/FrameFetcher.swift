@@ -2,7 +2,8 @@ package import BundleFormat
 package import SnapshotModel
 import Synchronization
 
-/// How the bundles of a repository are opened, kept for all threads: the seal of each bundle is opened once.
+/// How the bundles of a repository are opened, kept for all threads: the seal of each bundle is
+/// opened once.
 package final class BundleAccessCache: Sendable {
     private let repository: Repository
     private let accesses = Mutex<[BundleID: BundleAccess]>([:])
@@ -14,17 +15,21 @@ package final class BundleAccessCache: Sendable {
         if let known = accesses.withLock({ $0[id] }) { return known }
         guard repository.access.canReadContent else {
             throw RepositoryError(
-                .wrongKey, repository.bundleKey(id), "the owner's identity is needed to read content",
-                remedy: "set BATCHSYNC_PASSPHRASE, or give --passphrase-file FILE or --identity FILE")
+                .wrongKey, repository.bundleKey(id),
+                "the owner's identity is needed to read content",
+                remedy:
+                    "set BATCHSYNC_PASSPHRASE, or give --passphrase-file FILE or --identity FILE")
         }
         var length = BundleAccess.usualPrefixBytes
         while true {
             let prefix = ByteBuffer(capacity: length)
             let wanted = min(length, size)
             prefix.count = try repository.readBundle(
-                id, range: 0..<wanted, into: UnsafeMutableRawBufferPointer(start: prefix.base, count: wanted))
+                id, range: 0..<wanted,
+                into: UnsafeMutableRawBufferPointer(start: prefix.base, count: wanted))
             do {
-                let access = try BundleAccess.open(prefix: prefix.bytes, identities: repository.contentIdentities)
+                let access = try BundleAccess.open(
+                    prefix: prefix.bytes, identities: repository.contentIdentities)
                 accesses.withLock { cache in
                     // A bundle is a few hundred bytes here; a bound all the same.
                     if cache.count > 100_000 { cache.removeAll() }
@@ -32,18 +37,22 @@ package final class BundleAccessCache: Sendable {
                 }
                 return access
             } catch {
-                if error.kind == .needsMoreBytes, length < BundleAccess.maximumPrefixBytes, length < size {
+                if error.kind == .needsMoreBytes, length < BundleAccess.maximumPrefixBytes,
+                    length < size
+                {
                     length = BundleAccess.maximumPrefixBytes
                     continue
                 }
                 throw RepositoryError(
-                    error.kind == .noIdentity ? .wrongKey : .damaged, repository.bundleKey(id), error.description)
+                    error.kind == .noIdentity ? .wrongKey : .damaged, repository.bundleKey(id),
+                    error.description)
             }
         }
     }
 }
 
-/// Fetches, opens and checks frames and the chunks in them. One thread at a time; make one for each.
+/// Fetches, opens and checks frames and the chunks in them. One thread at a time; make one for
+/// each.
 package final class FrameFetcher {
     private struct Held {
         let number: UInt64
@@ -64,7 +73,8 @@ package final class FrameFetcher {
 
     /// - Parameter frames: How many opened frames are kept, of about 5 MiB each.
     package init(
-        _ repository: Repository, index: ChunkIndex, accesses: BundleAccessCache, keeping frames: Int = 2
+        _ repository: Repository, index: ChunkIndex, accesses: BundleAccessCache,
+        keeping frames: Int = 2
     ) throws(RepositoryError) {
         self.repository = repository
         self.index = index
@@ -73,15 +83,19 @@ package final class FrameFetcher {
         do { opener = try FrameOpener() } catch { throw .bundle(error, "") }
     }
 
-    /// The raw bytes of the frame at `location`, length and fingerprint checked. Valid until the next call.
-    package func frame(at location: ChunkLocation) throws(RepositoryError) -> UnsafeRawBufferPointer {
+    /// The raw bytes of the frame at `location`, length and fingerprint checked. Valid until the
+    /// next call.
+    package func frame(at location: ChunkLocation) throws(RepositoryError) -> UnsafeRawBufferPointer
+    {
         uses += 1
         if let position = held.firstIndex(where: { $0.number == location.frameNumber }) {
             held[position].lastUse = uses
             return held[position].raw.bytes
         }
         let raw: ByteBuffer
-        if held.count >= frames, let oldest = held.indices.min(by: { held[$0].lastUse < held[$1].lastUse }) {
+        if held.count >= frames,
+            let oldest = held.indices.min(by: { held[$0].lastUse < held[$1].lastUse })
+        {
             raw = held.remove(at: oldest).raw
         } else {
             raw = ByteBuffer(capacity: 5 << 20)
@@ -96,20 +110,25 @@ package final class FrameFetcher {
         let frame = location.frame
         let name = repository.bundleKey(location.bundle)
         do {
-            let range = try access.sealedRange(offset: frame.offset, length: frame.length, storedSize: location.bundleSize)
+            let range = try access.sealedRange(
+                offset: frame.offset, length: frame.length, storedSize: location.bundleSize)
             sealed.removeAll()
             sealed.reserve(range.count)
             sealed.count = try repository.readBundle(
-                location.bundle, range: range, into: UnsafeMutableRawBufferPointer(start: sealed.base, count: range.count))
+                location.bundle, range: range,
+                into: UnsafeMutableRawBufferPointer(start: sealed.base, count: range.count))
             fetchedBytes += sealed.count
             guard sealed.count == range.count else {
                 throw RepositoryError(
-                    .damaged, name, "is shorter than the index says: \(range.upperBound) bytes wanted, \(range.lowerBound + sealed.count) there")
+                    .damaged, name,
+                    "is shorter than the index says: \(range.upperBound) bytes wanted, \(range.lowerBound + sealed.count) there"
+                )
             }
             try opener.openFrame(
                 sealed.bytes,
                 FrameRecord(
-                    offset: frame.offset, length: frame.length, raw: frame.raw, fingerprint: frame.fingerprint, chunks: []),
+                    offset: frame.offset, length: frame.length, raw: frame.raw,
+                    fingerprint: frame.fingerprint, chunks: []),
                 access: access, storedSize: location.bundleSize, into: raw)
         } catch let error as RepositoryError {
             throw error
@@ -124,7 +143,9 @@ package final class FrameFetcher {
     package static func chunk(
         _ id: ChunkID, offset: Int, length: Int, in raw: UnsafeRawBufferPointer
     ) throws(RepositoryError) -> UnsafeRawBufferPointer {
-        guard offset + length <= raw.count else { throw .damaged("chunk \(id)", "does not lie within its frame") }
+        guard offset + length <= raw.count else {
+            throw .damaged("chunk \(id)", "does not lie within its frame")
+        }
         let bytes = UnsafeRawBufferPointer(rebasing: raw[offset..<(offset + length)])
         let found: ChunkID = ContentHash.sha256(bytes)
         guard found == id else { throw .damaged("chunk \(id)", "its bytes do not hash to its id") }
@@ -135,13 +156,18 @@ package final class FrameFetcher {
     package func chunk(_ id: ChunkID) throws(RepositoryError) -> UnsafeRawBufferPointer {
         if let location = index.location(id) {
             do {
-                return try Self.chunk(id, offset: location.offset, length: location.length, in: try frame(at: location))
+                return try Self.chunk(
+                    id, offset: location.offset, length: location.length,
+                    in: try frame(at: location))
             } catch {
                 let others = index.locations(id).filter { $0.frameNumber != location.frameNumber }
                 for other in others {
                     if let raw = try? frame(at: other),
-                        let bytes = try? Self.chunk(id, offset: other.offset, length: other.length, in: raw)
-                    { return bytes }
+                        let bytes = try? Self.chunk(
+                            id, offset: other.offset, length: other.length, in: raw)
+                    {
+                        return bytes
+                    }
                 }
                 throw error
             }

@@ -6,7 +6,8 @@ package import SnapshotModel
 enum Authentication {
     static func derive(secret: [UInt8], repository: RepositoryID, info: String) -> SymmetricKey {
         HKDF<SHA256>.deriveKey(
-            inputKeyMaterial: SymmetricKey(data: secret), salt: repository.bytes, info: Array(info.utf8),
+            inputKeyMaterial: SymmetricKey(data: secret), salt: repository.bytes,
+            info: Array(info.utf8),
             outputByteCount: 32)
     }
 
@@ -33,7 +34,9 @@ enum Authentication {
         return digest.withUnsafeBytes { Identifier(reading: $0.baseAddress!) }
     }
 
-    static func randomBytes(_ count: Int) -> [UInt8] { SymmetricKey(size: SymmetricKeySize(bitCount: count * 8)).withUnsafeBytes(Array.init) }
+    static func randomBytes(_ count: Int) -> [UInt8] {
+        SymmetricKey(size: SymmetricKeySize(bitCount: count * 8)).withUnsafeBytes(Array.init)
+    }
 }
 
 /// The host key of one repository: opens everything but bundles, and authenticates records.
@@ -47,6 +50,7 @@ package struct HostKey: Sendable {
     }
 
     func macKey(_ kind: String) -> SymmetricKey {
-        Authentication.derive(secret: identity.secretBytes, repository: repository, info: "batchsync/mac/\(kind)")
+        Authentication.derive(
+            secret: identity.secretBytes, repository: repository, info: "batchsync/mac/\(kind)")
     }
 }

@@ -95,10 +95,12 @@ package enum IndexCodec {
         mutating func segment(_ id: ChunkID, bundles: [BundleID])
     }
 
-    /// Reads index lines. Bounds are checked here, so that a receiver may rely on them: frames lie within their bundle and in order,
-    /// chunks within their frame.
+    /// Reads index lines. Bounds are checked here, so that a receiver may rely on them: frames lie
+    /// within their bundle and in order, chunks within their frame.
     /// - Returns: the number of the line that is not one of format 1, counted from 1, or nil.
-    package static func read(_ bytes: UnsafeRawBufferPointer, into receiver: inout some Receiver) -> Int? {
+    package static func read(_ bytes: UnsafeRawBufferPointer, into receiver: inout some Receiver)
+        -> Int?
+    {
         var start = 0
         var number = 0
         var current: IndexedBundle?
@@ -107,7 +109,9 @@ package enum IndexCodec {
             number += 1
             guard let end = JSONLines.lineEnd(bytes, from: start) else { return number }
             let line = UnsafeRawBufferPointer(rebasing: bytes[start..<end])
-            guard read(line: line, current: &current, frameEnd: &frameEnd, into: &receiver) else { return number }
+            guard read(line: line, current: &current, frameEnd: &frameEnd, into: &receiver) else {
+                return number
+            }
             start = end + 1
         }
         return nil
@@ -120,12 +124,18 @@ package enum IndexCodec {
         guard line.count > 4 else { return false }
         // The first key tells the long lines apart without reading them twice.
         var scanner = JSONScanner(line)
-        guard scanner.enter(0x7B), let (key, _) = scanner.nextField(isFirst: true) else { return false }
+        guard scanner.enter(0x7B), let (key, _) = scanner.nextField(isFirst: true) else {
+            return false
+        }
         if isNamed(scanner.slice(key), "frame") {
             return readFrame(line, bundle: current, frameEnd: &frameEnd, into: &receiver)
         }
         guard let document = JSONValue(parsing: line) else { return false }
-        guard document.unknownCritical(known: ["bundle", "kind", "size", "plain", "md5", "segment", "bundles", "frame", "xxh3", "chunks"]).isEmpty
+        guard
+            document.unknownCritical(known: [
+                "bundle", "kind", "size", "plain", "md5", "segment", "bundles", "frame", "xxh3",
+                "chunks",
+            ]).isEmpty
         else { return false }
         if document["frame"] != nil {
             return readFrame(line, bundle: current, frameEnd: &frameEnd, into: &receiver)
@@ -133,17 +143,20 @@ package enum IndexCodec {
         if document["bundle"] != nil {
             guard let id = document["bundle"]?.string.flatMap({ BundleID($0) }),
                 let kind = document["kind"]?.string.flatMap({ BundleKind(name: $0) }),
-                let size = document["size"]?.count, let plain = document["plain"]?.count, plain <= size
+                let size = document["size"]?.count, let plain = document["plain"]?.count,
+                plain <= size
             else { return false }
             let bundle = IndexedBundle(
-                id: id, kind: kind, size: size, plain: plain, md5: document["md5"]?.string.flatMap { Hex.bytes($0) })
+                id: id, kind: kind, size: size, plain: plain,
+                md5: document["md5"]?.string.flatMap { Hex.bytes($0) })
             receiver.bundle(bundle)
             current = bundle
             frameEnd = 0
             return true
         }
         if document["segment"] != nil {
-            guard let id = document["segment"]?.string.flatMap({ ChunkID($0) }), let list = document["bundles"]?.array
+            guard let id = document["segment"]?.string.flatMap({ ChunkID($0) }),
+                let list = document["bundles"]?.array
             else { return false }
             var bundles: [BundleID] = []
             for item in list {
@@ -153,19 +166,23 @@ package enum IndexCodec {
             receiver.segment(id, bundles: bundles)
             return true
         }
-        // A kind of line that this release does not know: ignored unless it says that it must not be.
+        // A kind of line that this release does not know: ignored unless it says that it must not
+        // be.
         return document["critical"] == nil
     }
 
     private static func isNamed(_ name: UnsafeRawBufferPointer, _ text: StaticString) -> Bool {
-        Memory.equal(name, UnsafeRawBufferPointer(start: text.utf8Start, count: text.utf8CodeUnitCount))
+        Memory.equal(
+            name, UnsafeRawBufferPointer(start: text.utf8Start, count: text.utf8CodeUnitCount))
     }
 
-    /// What a frame of format 1 can take compressed: the largest raw frame, were it stored as it is, and some.
+    /// What a frame of format 1 can take compressed: the largest raw frame, were it stored as it
+    /// is, and some.
     private static let frameLengthMaximum: UInt64 = 17 << 20
 
     private static func readFrame(
-        _ line: UnsafeRawBufferPointer, bundle: IndexedBundle?, frameEnd: inout Int, into receiver: inout some Receiver
+        _ line: UnsafeRawBufferPointer, bundle: IndexedBundle?, frameEnd: inout Int,
+        into receiver: inout some Receiver
     ) -> Bool {
         var scanner = JSONScanner(line)
         var place: JSONScanner.Value?
@@ -184,13 +201,17 @@ package enum IndexCodec {
                 chunks = value
             } else if isNamed(name, "critical") {
                 let names = JSONValue(parsing: scanner.slice(value))?.array?.compactMap(\.string)
-                guard let names, names.allSatisfy(["frame", "xxh3", "chunks"].contains) else { return false }
+                guard let names, names.allSatisfy(["frame", "xxh3", "chunks"].contains) else {
+                    return false
+                }
             }
         }
-        guard !scanner.isBroken, scanner.isAtEnd(), let place, place.kind == .array, let fingerprint, let chunks, let bundle
+        guard !scanner.isBroken, scanner.isAtEnd(), let place, place.kind == .array,
+            let fingerprint, let chunks, let bundle
         else { return false }
         var inner = JSONScanner(scanner.bytes, at: place.start)
-        guard inner.enter(0x5B), let first = inner.nextElement(isFirst: true).flatMap({ inner.integer($0) }),
+        guard inner.enter(0x5B),
+            let first = inner.nextElement(isFirst: true).flatMap({ inner.integer($0) }),
             let second = inner.nextElement(isFirst: false).flatMap({ inner.integer($0) }),
             let third = inner.nextElement(isFirst: false).flatMap({ inner.integer($0) }),
             inner.nextElement(isFirst: false) == nil, !inner.isBroken,
@@ -199,7 +220,9 @@ package enum IndexCodec {
         let numbers = (Int(first), Int(second), Int(third))
         guard numbers.0 >= frameEnd, numbers.1 <= bundle.plain - numbers.0 else { return false }
         frameEnd = numbers.0 + numbers.1
-        receiver.frame(IndexedFrame(offset: numbers.0, length: numbers.1, raw: numbers.2, fingerprint: fingerprint))
+        receiver.frame(
+            IndexedFrame(
+                offset: numbers.0, length: numbers.1, raw: numbers.2, fingerprint: fingerprint))
         var list = JSONScanner(scanner.bytes, at: chunks.start)
         guard list.enter(0x5B) else { return false }
         var isFirstChunk = true
@@ -207,11 +230,13 @@ package enum IndexCodec {
             isFirstChunk = false
             guard element.kind == .array else { return false }
             var triple = JSONScanner(scanner.bytes, at: element.start)
-            guard triple.enter(0x5B), let idValue = triple.nextElement(isFirst: true), idValue.kind == .text,
+            guard triple.enter(0x5B), let idValue = triple.nextElement(isFirst: true),
+                idValue.kind == .text,
                 let id = ChunkID(hex: triple.slice(idValue)),
                 let offset = triple.nextElement(isFirst: false).flatMap({ triple.integer($0) }),
                 let length = triple.nextElement(isFirst: false).flatMap({ triple.integer($0) }),
-                offset <= UInt64(numbers.2), length <= UInt64(numbers.2), offset + length <= UInt64(numbers.2)
+                offset <= UInt64(numbers.2), length <= UInt64(numbers.2),
+                offset + length <= UInt64(numbers.2)
             else { return false }
             receiver.chunk(id, offset: UInt32(offset), length: UInt32(length))
         }

@@ -11,11 +11,13 @@ package struct ChunkPosition: Sendable {
     package var length: UInt32
 }
 
-/// Index records as one sorted table in a file of the host's cache, mapped into memory: looking a chunk up touches a page or two, and
-/// ten million chunks cost this process no memory of its own.
+/// Index records as one sorted table in a file of the host's cache, mapped into memory: looking a
+/// chunk up touches a page or two, and ten million chunks cost this process no memory of its own.
 ///
-/// The file is this host's own and made anew from the repository whenever it does not fit. Layout, little endian: a header of 64-bit words (magic, then the counts), then the
-/// sections in the order of `Layout`, each a multiple of 8 bytes. The last word is XXH3-64-sized: the high half of the XXH3-128 of everything before it.
+/// The file is this host's own and made anew from the repository whenever it does not fit. Layout,
+/// little endian: a header of 64-bit words (magic, then the counts), then the sections in the order
+/// of `Layout`, each a multiple of 8 bytes. The last word is XXH3-64-sized: the high half of the
+/// XXH3-128 of everything before it.
 final class IndexTable: @unchecked Sendable {
     // Sendable: the mapping is read-only and lives as long as this object.
     static let magic: UInt64 = 0x3130_5844_4953_4254  // "TBSIDX01"
@@ -61,9 +63,13 @@ final class IndexTable: @unchecked Sendable {
         guard fd >= 0 else { return nil }
         defer { _ = csys_close(fd) }
         var status = csys_stat()
-        guard csys_fstat(fd, &status) == 0, status.size >= 72, status.size < 1 << 44 else { return nil }
+        guard csys_fstat(fd, &status) == 0, status.size >= 72, status.size < 1 << 44 else {
+            return nil
+        }
         let bytes = Int(status.size)
-        guard let map = mmap(nil, bytes, PROT_READ, MAP_SHARED, fd, 0), map != MAP_FAILED else { return nil }
+        guard let map = mmap(nil, bytes, PROT_READ, MAP_SHARED, fd, 0), map != MAP_FAILED else {
+            return nil
+        }
         let words = UnsafeRawPointer(map)
         func word(_ index: Int) -> Int? {
             let value = words.load(fromByteOffset: index * 8, as: UInt64.self)
@@ -71,11 +77,13 @@ final class IndexTable: @unchecked Sendable {
         }
         var counts = Counts()
         var isGood = words.load(as: UInt64.self) == Self.magic
-        if isGood, let sources = word(1), let bundles = word(2), let frames = word(3), let chunks = word(4),
+        if isGood, let sources = word(1), let bundles = word(2), let frames = word(3),
+            let chunks = word(4),
             let segments = word(5), let references = word(6), let fanout = word(7), fanout <= 24
         {
             counts = Counts(
-                sources: sources, bundles: bundles, frames: frames, chunks: chunks, segments: segments,
+                sources: sources, bundles: bundles, frames: frames, chunks: chunks,
+                segments: segments,
                 references: references, fanoutBits: fanout)
         } else {
             isGood = false
@@ -83,7 +91,8 @@ final class IndexTable: @unchecked Sendable {
         let layout = Layout(counts)
         if isGood, layout.end + 8 == bytes {
             if verifying {
-                let sum = ContentHash.fingerprint(UnsafeRawBufferPointer(start: map, count: layout.end))
+                let sum = ContentHash.fingerprint(
+                    UnsafeRawBufferPointer(start: map, count: layout.end))
                 isGood = sum.high == words.load(fromByteOffset: layout.end, as: UInt64.self)
             }
         } else {
@@ -108,7 +117,8 @@ final class IndexTable: @unchecked Sendable {
         let first = Int(at.load(fromByteOffset: 48, as: UInt32.self))
         let count = Int(at.load(fromByteOffset: 52, as: UInt32.self))
         let flags = at.load(fromByteOffset: 56, as: UInt32.self)
-        let md5 = flags & 2 != 0 ? (0..<16).map { at.load(fromByteOffset: 60 + $0, as: UInt8.self) } : nil
+        let md5 =
+            flags & 2 != 0 ? (0..<16).map { at.load(fromByteOffset: 60 + $0, as: UInt8.self) } : nil
         return (
             IndexedBundle(
                 id: BundleID(reading: at), kind: flags & 1 == 0 ? .content : .manifest,
@@ -118,32 +128,42 @@ final class IndexTable: @unchecked Sendable {
         )
     }
 
-    func bundleID(_ index: Int) -> BundleID { BundleID(reading: map + layout.bundles + index * Self.bundleBytes) }
+    func bundleID(_ index: Int) -> BundleID {
+        BundleID(reading: map + layout.bundles + index * Self.bundleBytes)
+    }
 
     func frame(_ index: Int) -> IndexedFrame {
         let at = map + layout.frames + index * Self.frameBytes
         return IndexedFrame(
-            offset: Int(at.load(as: UInt64.self)), length: Int(at.load(fromByteOffset: 8, as: UInt32.self)),
+            offset: Int(at.load(as: UInt64.self)),
+            length: Int(at.load(fromByteOffset: 8, as: UInt32.self)),
             raw: Int(at.load(fromByteOffset: 12, as: UInt32.self)),
             fingerprint: Fingerprint(
-                high: at.load(fromByteOffset: 16, as: UInt64.self), low: at.load(fromByteOffset: 24, as: UInt64.self)))
+                high: at.load(fromByteOffset: 16, as: UInt64.self),
+                low: at.load(fromByteOffset: 24, as: UInt64.self)))
     }
 
-    func chunkID(_ index: Int) -> ChunkID { ChunkID(reading: map + layout.chunks + index * Self.chunkBytes) }
+    func chunkID(_ index: Int) -> ChunkID {
+        ChunkID(reading: map + layout.chunks + index * Self.chunkBytes)
+    }
 
     func position(_ index: Int) -> ChunkPosition {
         let at = map + layout.chunks + index * Self.chunkBytes + 32
         return ChunkPosition(
             bundle: at.load(as: UInt32.self), frame: at.load(fromByteOffset: 4, as: UInt32.self),
-            offset: at.load(fromByteOffset: 8, as: UInt32.self), length: at.load(fromByteOffset: 12, as: UInt32.self))
+            offset: at.load(fromByteOffset: 8, as: UInt32.self),
+            length: at.load(fromByteOffset: 12, as: UInt32.self))
     }
 
     /// Index of the first entry of `id`, if there is one; entries of one id stand side by side.
     func find(_ id: ChunkID) -> Int? {
         let slot = Int(id.word0 >> (64 - UInt64(counts.fanoutBits)))
         let fanout = map + layout.fanout
-        var low = counts.fanoutBits == 0 ? 0 : Int(fanout.load(fromByteOffset: slot * 8, as: UInt64.self))
-        var high = counts.fanoutBits == 0 ? counts.chunks : Int(fanout.load(fromByteOffset: (slot + 1) * 8, as: UInt64.self))
+        var low =
+            counts.fanoutBits == 0 ? 0 : Int(fanout.load(fromByteOffset: slot * 8, as: UInt64.self))
+        var high =
+            counts.fanoutBits == 0
+            ? counts.chunks : Int(fanout.load(fromByteOffset: (slot + 1) * 8, as: UInt64.self))
         guard high <= counts.chunks else { return nil }
         let end = high
         while low < high {
@@ -153,7 +173,9 @@ final class IndexTable: @unchecked Sendable {
         return low < end && chunkID(low) == id ? low : nil
     }
 
-    func segmentID(_ index: Int) -> ChunkID { ChunkID(reading: map + layout.segments + index * Self.segmentBytes) }
+    func segmentID(_ index: Int) -> ChunkID {
+        ChunkID(reading: map + layout.segments + index * Self.segmentBytes)
+    }
 
     /// The bundles of a segment line, as indexes into this table's bundles.
     func segment(_ index: Int) -> [Int] {
@@ -201,15 +223,19 @@ final class IndexTable: @unchecked Sendable {
             ids.append(id)
             positions.append(
                 ChunkPosition(
-                    bundle: UInt32(bundles.count - 1), frame: UInt32(frames.count - 1), offset: offset, length: length))
+                    bundle: UInt32(bundles.count - 1), frame: UInt32(frames.count - 1),
+                    offset: offset, length: length))
         }
 
         mutating func segment(_ id: ChunkID, bundles: [BundleID]) { segments.append((id, bundles)) }
 
-        /// Writes the table. Bundles that only segment lines name get a row without frames, so that the line keeps its meaning.
+        /// Writes the table. Bundles that only segment lines name get a row without frames, so that
+        /// the line keeps its meaning.
         mutating func write(to path: String, sources: [RecordID]) throws(RepositoryError) {
             var numbers: [BundleID: UInt32] = [:]
-            for (index, bundle) in bundles.enumerated() where numbers[bundle.id] == nil { numbers[bundle.id] = UInt32(index) }
+            for (index, bundle) in bundles.enumerated() where numbers[bundle.id] == nil {
+                numbers[bundle.id] = UInt32(index)
+            }
             var references: [UInt32] = []
             var spans: [(first: Int, count: Int)] = []
             for segment in segments {
@@ -229,17 +255,24 @@ final class IndexTable: @unchecked Sendable {
             let chunkOrder = ids.indices.sorted { ids[$0] < ids[$1] }
             let segmentOrder = segments.indices.sorted { segments[$0].id < segments[$1].id }
             let counts = Counts(
-                sources: sources.count, bundles: bundles.count, frames: frames.count, chunks: ids.count,
-                segments: segments.count, references: references.count, fanoutBits: IndexTable.fanoutBits(ids.count))
+                sources: sources.count, bundles: bundles.count, frames: frames.count,
+                chunks: ids.count,
+                segments: segments.count, references: references.count,
+                fanoutBits: IndexTable.fanoutBits(ids.count))
             let file = try TableFile(path: path, counts: counts)
             for source in sources { file.append(source) }
             for (index, bundle) in bundles.enumerated() {
-                file.append(bundle, firstFrame: bundleFrames[index].first, frames: bundleFrames[index].count)
+                file.append(
+                    bundle, firstFrame: bundleFrames[index].first, frames: bundleFrames[index].count
+                )
             }
             for frame in frames { file.append(frame) }
             for index in chunkOrder { file.append(ids[index], positions[index]) }
             file.appendFanout()
-            for index in segmentOrder { file.append(segments[index].id, first: spans[index].first, count: spans[index].count) }
+            for index in segmentOrder {
+                file.append(
+                    segments[index].id, first: spans[index].first, count: spans[index].count)
+            }
             for reference in references { file.append(reference) }
             try file.finish()
         }
@@ -265,7 +298,10 @@ final class IndexTable: @unchecked Sendable {
                 let frames = table.bundle(index).frames
                 if let known = numbers[id] {
                     // A row without frames only stands for a bundle that another table knows.
-                    if !frames.isEmpty, tables[rows[Int(known)].table].bundle(rows[Int(known)].bundle).frames.isEmpty {
+                    if !frames.isEmpty,
+                        tables[rows[Int(known)].table].bundle(rows[Int(known)].bundle).frames
+                            .isEmpty
+                    {
                         rows[Int(known)] = (tableIndex, index)
                     }
                     map.append(known)
@@ -286,9 +322,14 @@ final class IndexTable: @unchecked Sendable {
         }
         let segmentCount = tables.reduce(0) { $0 + $1.counts.segments }
         let referenceCount = tables.reduce(0) { $0 + $1.counts.references }
-        let sourceIDs = tables.flatMap { table in (0..<table.counts.sources).map { table.source($0) } }
+        let sourceIDs = tables.flatMap { table in
+            (0..<table.counts.sources).map { table.source($0) }
+        }
 
-        func merged(_ count: (IndexTable) -> Int, _ id: (IndexTable, Int) -> ChunkID, _ body: (Int, Int) -> Void) {
+        func merged(
+            _ count: (IndexTable) -> Int, _ id: (IndexTable, Int) -> ChunkID,
+            _ body: (Int, Int) -> Void
+        ) {
             var cursors = [Int](repeating: 0, count: tables.count)
             while true {
                 var best: (table: Int, id: ChunkID)?
@@ -302,29 +343,36 @@ final class IndexTable: @unchecked Sendable {
             }
         }
 
-        /// Whether this entry's bundle row is the one kept: a bundle listed twice brings its chunks once.
+        /// Whether this entry's bundle row is the one kept: a bundle listed twice brings its chunks
+        /// once.
         func isKept(_ tableIndex: Int, _ position: ChunkPosition) -> Bool {
             let row = rows[Int(translation[tableIndex][Int(position.bundle)])]
             return row.table == tableIndex && row.bundle == Int(position.bundle)
         }
         var chunkCount = 0
         for (tableIndex, table) in tables.enumerated() {
-            for index in 0..<table.counts.chunks where isKept(tableIndex, table.position(index)) { chunkCount += 1 }
+            for index in 0..<table.counts.chunks where isKept(tableIndex, table.position(index)) {
+                chunkCount += 1
+            }
         }
         let file = try TableFile(
             path: path,
             counts: Counts(
-                sources: sourceIDs.count, bundles: rows.count, frames: frameCount, chunks: chunkCount,
-                segments: segmentCount, references: referenceCount, fanoutBits: fanoutBits(chunkCount)))
+                sources: sourceIDs.count, bundles: rows.count, frames: frameCount,
+                chunks: chunkCount,
+                segments: segmentCount, references: referenceCount,
+                fanoutBits: fanoutBits(chunkCount)))
         for source in sourceIDs { file.append(source) }
         for (index, row) in rows.enumerated() {
             let (bundle, frames) = tables[row.table].bundle(row.bundle)
             file.append(bundle, firstFrame: firstFrames[index], frames: UInt32(frames.count))
         }
         for row in rows {
-            for frame in tables[row.table].bundle(row.bundle).frames { file.append(tables[row.table].frame(frame)) }
+            for frame in tables[row.table].bundle(row.bundle).frames {
+                file.append(tables[row.table].frame(frame))
+            }
         }
-        merged({ $0.counts.chunks }, { $0.chunkID($1) }) { tableIndex, index in
+        let takeChunk = { (tableIndex: Int, index: Int) in
             var position = tables[tableIndex].position(index)
             guard isKept(tableIndex, position) else { return }
             let number = translation[tableIndex][Int(position.bundle)]
@@ -333,15 +381,17 @@ final class IndexTable: @unchecked Sendable {
             position.bundle = number
             file.append(tables[tableIndex].chunkID(index), position)
         }
+        merged({ $0.counts.chunks }, { $0.chunkID($1) }, takeChunk)
         file.appendFanout()
         var spans: [(table: Int, index: Int)] = []
         var first = 0
-        merged({ $0.counts.segments }, { $0.segmentID($1) }) { tableIndex, index in
+        let takeSegment = { (tableIndex: Int, index: Int) in
             let count = tables[tableIndex].segment(index).count
             file.append(tables[tableIndex].segmentID(index), first: first, count: count)
             spans.append((tableIndex, index))
             first += count
         }
+        merged({ $0.counts.segments }, { $0.segmentID($1) }, takeSegment)
         for span in spans {
             for reference in tables[span.table].segment(span.index) {
                 file.append(translation[span.table][reference])
@@ -373,7 +423,8 @@ final class IndexTable: @unchecked Sendable {
             fanout = [UInt64](repeating: 0, count: (1 << counts.fanoutBits) + 1)
             guard fd >= 0 else { throw LocalFile.failure(temporary, "create", fd) }
             for word in [
-                Int(truncatingIfNeeded: IndexTable.magic), counts.sources, counts.bundles, counts.frames, counts.chunks,
+                Int(truncatingIfNeeded: IndexTable.magic), counts.sources, counts.bundles,
+                counts.frames, counts.chunks,
                 counts.segments, counts.references, counts.fanoutBits,
             ] { append(UInt64(bitPattern: Int64(word))) }
         }
@@ -391,8 +442,13 @@ final class IndexTable: @unchecked Sendable {
             sum.update(buffer.bytes)
             var written = 0
             while written < buffer.count, failure == 0 {
-                let count = csys_pwrite(fd, buffer.base + written, buffer.count - written, Int64(offset + written))
-                if count <= 0 { failure = count == 0 ? -EIO : Int32(count) } else { written += count }
+                let count = csys_pwrite(
+                    fd, buffer.base + written, buffer.count - written, Int64(offset + written))
+                if count <= 0 {
+                    failure = count == 0 ? -EIO : Int32(count)
+                } else {
+                    written += count
+                }
             }
             offset += buffer.count
             buffer.removeAll()
@@ -430,7 +486,8 @@ final class IndexTable: @unchecked Sendable {
         }
 
         func append(_ id: ChunkID, _ position: ChunkPosition) {
-            let slot = Int(counts.fanoutBits == 0 ? 0 : id.word0 >> (64 - UInt64(counts.fanoutBits)))
+            let slot = Int(
+                counts.fanoutBits == 0 ? 0 : id.word0 >> (64 - UInt64(counts.fanoutBits)))
             while lastSlot < slot {
                 lastSlot += 1
                 fanout[lastSlot] = UInt64(chunksWritten)
@@ -470,10 +527,16 @@ final class IndexTable: @unchecked Sendable {
             // The sum itself is not summed.
             var written = 0
             while written < buffer.count, failure == 0 {
-                let count = csys_pwrite(fd, buffer.base + written, buffer.count - written, Int64(offset + written))
-                if count <= 0 { failure = count == 0 ? -EIO : Int32(count) } else { written += count }
+                let count = csys_pwrite(
+                    fd, buffer.base + written, buffer.count - written, Int64(offset + written))
+                if count <= 0 {
+                    failure = count == 0 ? -EIO : Int32(count)
+                } else {
+                    written += count
+                }
             }
-            precondition(chunksWritten == counts.chunks, "a table's header tells how many chunks follow")
+            precondition(
+                chunksWritten == counts.chunks, "a table's header tells how many chunks follow")
             if failure == 0 { failure = csys_renameat(AT_FDCWD, temporary, AT_FDCWD, path) }
             guard failure == 0 else {
                 _ = csys_unlinkat(AT_FDCWD, temporary, 0)

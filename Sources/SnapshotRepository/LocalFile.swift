@@ -5,7 +5,9 @@ package import SnapshotModel
 /// This host's own small files: read whole, written whole or not at all, never readable by others.
 package enum LocalFile {
     /// Nil where there is none.
-    package static func read(_ path: String, maximumBytes: Int = 64 << 20) throws(RepositoryError) -> [UInt8]? {
+    package static func read(_ path: String, maximumBytes: Int = 64 << 20) throws(RepositoryError)
+        -> [UInt8]?
+    {
         let fd = csys_open(path, O_RDONLY | CSYS_O_CLOEXEC, 0)
         if fd == -ENOENT || fd == -ENOTDIR { return nil }
         guard fd >= 0 else { throw failure(path, "open", fd) }
@@ -13,7 +15,9 @@ package enum LocalFile {
         var status = csys_stat()
         let result = csys_fstat(fd, &status)
         guard result == 0 else { throw failure(path, "stat", result) }
-        guard status.mode & 0o170000 == 0o100000 else { throw RepositoryError(.local, path, "is not a regular file") }
+        guard status.mode & 0o170000 == 0o100000 else {
+            throw RepositoryError(.local, path, "is not a regular file")
+        }
         guard status.size <= UInt64(maximumBytes) else {
             throw RepositoryError(.local, path, "is larger than \(maximumBytes) bytes")
         }
@@ -31,8 +35,11 @@ package enum LocalFile {
         return bytes
     }
 
-    /// Replaces the file; after a loss of power there is the old one or the new one, and once this has returned the new one.
-    package static func write(_ bytes: [UInt8], to path: String, mode: UInt32 = 0o600) throws(RepositoryError) {
+    /// Replaces the file; after a loss of power there is the old one or the new one, and once this
+    /// has returned the new one.
+    package static func write(_ bytes: [UInt8], to path: String, mode: UInt32 = 0o600)
+        throws(RepositoryError)
+    {
         let directory = parent(path)
         try makeDirectory(directory)
         let temporary = path + ".tmp-\(getpid())-\(UInt32.random(in: 0 ... .max))"
@@ -65,7 +72,9 @@ package enum LocalFile {
     }
 
     /// Moves a file; nothing happens where it is not there.
-    package static func rename(_ path: String, to new: String) { _ = csys_renameat(AT_FDCWD, path, AT_FDCWD, new) }
+    package static func rename(_ path: String, to new: String) {
+        _ = csys_renameat(AT_FDCWD, path, AT_FDCWD, new)
+    }
 
     package static func remove(_ path: String) { _ = csys_unlinkat(AT_FDCWD, path, 0) }
 
@@ -79,10 +88,14 @@ package enum LocalFile {
         let made = csys_mkdirat(AT_FDCWD, path, 0o700)
         if made == 0 { return try syncDirectory(parent(path)) }
         if made == -EEXIST { return }
-        guard made == -ENOENT, path.contains("/") else { throw failure(path, "make the directory", made) }
+        guard made == -ENOENT, path.contains("/") else {
+            throw failure(path, "make the directory", made)
+        }
         try makeDirectory(parent(path))
         let again = csys_mkdirat(AT_FDCWD, path, 0o700)
-        guard again == 0 || again == -EEXIST else { throw failure(path, "make the directory", again) }
+        guard again == 0 || again == -EEXIST else {
+            throw failure(path, "make the directory", again)
+        }
         try syncDirectory(parent(path))
     }
 
@@ -108,7 +121,8 @@ package enum LocalFile {
             var at = 0
             while at < count {
                 let length = Int(buffer.loadUnaligned(fromByteOffset: at + 16, as: UInt16.self))
-                let name = String(cString: (buffer.baseAddress! + at + 19).assumingMemoryBound(to: CChar.self))
+                let name = String(
+                    cString: (buffer.baseAddress! + at + 19).assumingMemoryBound(to: CChar.self))
                 if name != ".", name != ".." { names.append(name) }
                 at += length
             }
@@ -123,12 +137,13 @@ package enum LocalFile {
 
     static func failure(_ path: String, _ step: String, _ code: Int32) -> RepositoryError {
         let reason = String(cString: strerror(-code))
-        let remedy = switch -code {
-        case EACCES, EPERM: "check who owns it and who may write there"
-        case ENOSPC, EDQUOT: "make room on that file system"
-        case EROFS: "the file system is mounted read-only"
-        default: ""
-        }
+        let remedy =
+            switch -code {
+            case EACCES, EPERM: "check who owns it and who may write there"
+            case ENOSPC, EDQUOT: "make room on that file system"
+            case EROFS: "the file system is mounted read-only"
+            default: ""
+            }
         return RepositoryError(.local, path, "\(reason) (\(step))", remedy: remedy)
     }
 }
@@ -156,9 +171,15 @@ package struct HostDirectories: Sendable {
             if let base = environment[xdg], base.hasPrefix("/") { return base + "/batchsync" }
             return (environment["HOME"] ?? "/") + "/" + fallback + "/batchsync"
         }
-        configuration = place("BATCHSYNC_CONFIG_DIR", root: "/etc/batchsync", xdg: "XDG_CONFIG_HOME", fallback: ".config")
-        cache = place("BATCHSYNC_CACHE_DIR", root: "/var/cache/batchsync", xdg: "XDG_CACHE_HOME", fallback: ".cache")
-        state = place("BATCHSYNC_STATE_DIR", root: "/var/lib/batchsync", xdg: "XDG_STATE_HOME", fallback: ".local/state")
+        configuration = place(
+            "BATCHSYNC_CONFIG_DIR", root: "/etc/batchsync", xdg: "XDG_CONFIG_HOME",
+            fallback: ".config")
+        cache = place(
+            "BATCHSYNC_CACHE_DIR", root: "/var/cache/batchsync", xdg: "XDG_CACHE_HOME",
+            fallback: ".cache")
+        state = place(
+            "BATCHSYNC_STATE_DIR", root: "/var/lib/batchsync", xdg: "XDG_STATE_HOME",
+            fallback: ".local/state")
     }
 
     /// Where this host notes that the repository at `location` was an encrypted one.
@@ -172,8 +193,9 @@ package struct HostDirectories: Sendable {
         return "\(configuration)/encrypted/\(digest)"
     }
 
-    /// Notes whether the repository at `location` is encrypted, so that whoever has the store cannot say otherwise later.
-    /// A note that cannot be written is none: only the place of the host's keys has to be writable, and only once.
+    /// Notes whether the repository at `location` is encrypted, so that whoever has the store
+    /// cannot say otherwise later. A note that cannot be written is none: only the place of the
+    /// host's keys has to be writable, and only once.
     func noteEncryption(at location: String, isEncrypted: Bool) {
         guard !configuration.isEmpty else { return }
         let path = encryptionPath(location)
@@ -184,7 +206,9 @@ package struct HostDirectories: Sendable {
         }
     }
 
-    package func hostKeyPath(_ repository: RepositoryID) -> String { "\(configuration)/keys/\(repository).json" }
+    package func hostKeyPath(_ repository: RepositoryID) -> String {
+        "\(configuration)/keys/\(repository).json"
+    }
     package func cachePath(_ repository: RepositoryID) -> String { "\(cache)/\(repository)" }
     package func statePath(_ repository: RepositoryID) -> String { "\(state)/\(repository)" }
 }

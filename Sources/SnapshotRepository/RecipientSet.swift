@@ -1,7 +1,8 @@
 package import AgeEncryption
 package import SnapshotModel
 
-/// Who can read a repository's content, and the proof that the owner wants it so (format.md section 4).
+/// Who can read a repository's content, and the proof that the owner wants it so (format.md section
+/// 4).
 package struct RecipientSet: Sendable {
     package let number: Int
     package let owners: [X25519Recipient]
@@ -15,28 +16,39 @@ package struct RecipientSet: Sendable {
 
     /// A new set, proven by the owners whose identities are at hand.
     static func make(
-        number: Int, owners: [X25519Recipient], host: HostKey, configDigest: RecordID, created: Timestamp,
+        number: Int, owners: [X25519Recipient], host: HostKey, configDigest: RecordID,
+        created: Timestamp,
         provenBy identities: [X25519Identity]
     ) -> RecipientSet {
         let body = JSONValue.object([
             ("batchsync", .integer(1)), ("kind", .string("recipients")),
-            ("repository", .string(host.repository.description)), ("number", .integer(Int64(number))),
+            ("repository", .string(host.repository.description)),
+            ("number", .integer(Int64(number))),
             ("owners", .array(owners.map { .string($0.encoded()) })),
-            ("host", .string(host.identity.recipient.encoded())), ("config", .string(configDigest.description)),
+            ("host", .string(host.identity.recipient.encoded())),
+            ("config", .string(configDigest.description)),
             ("created", .string(created.text)),
         ]).bytes
         let proofs = identities.filter { owners.contains($0.recipient) }.map {
-            (owner: $0.recipient.encoded(), mac: proof(by: $0, repository: host.repository, body: body))
+            (
+                owner: $0.recipient.encoded(),
+                mac: proof(by: $0, repository: host.repository, body: body)
+            )
         }
         return RecipientSet(
-            number: number, owners: owners, host: host.identity.recipient, repository: host.repository,
+            number: number, owners: owners, host: host.identity.recipient,
+            repository: host.repository,
             configDigest: configDigest, body: body,
             mac: Authentication.mac(host.macKey("recipients"), body), proofs: proofs)
     }
 
-    private static func proof(by identity: X25519Identity, repository: RepositoryID, body: [UInt8]) -> [UInt8] {
+    private static func proof(by identity: X25519Identity, repository: RepositoryID, body: [UInt8])
+        -> [UInt8]
+    {
         Authentication.mac(
-            Authentication.derive(secret: identity.secretBytes, repository: repository, info: "batchsync/owner-proof"), body)
+            Authentication.derive(
+                secret: identity.secretBytes, repository: repository, info: "batchsync/owner-proof"),
+            body)
     }
 
     var bytes: [UInt8] {
@@ -44,14 +56,18 @@ package struct RecipientSet: Sendable {
             ("mac", .string(Hex.text(mac))),
             (
                 "proofs",
-                .array(proofs.map { .object([("owner", .string($0.owner)), ("mac", .string(Hex.text($0.mac)))]) })
+                .array(
+                    proofs.map {
+                        .object([("owner", .string($0.owner)), ("mac", .string(Hex.text($0.mac)))])
+                    })
             ),
         ])
         return body + [0x0A] + second.bytes + [0x0A]
     }
 
     private init(
-        number: Int, owners: [X25519Recipient], host: X25519Recipient, repository: RepositoryID, configDigest: RecordID,
+        number: Int, owners: [X25519Recipient], host: X25519Recipient, repository: RepositoryID,
+        configDigest: RecordID,
         body: [UInt8], mac: [UInt8], proofs: [(owner: String, mac: [UInt8])]
     ) {
         self.number = number
@@ -64,7 +80,8 @@ package struct RecipientSet: Sendable {
         self.proofs = proofs
     }
 
-    /// Nobody changes owners so often; a number that could not be counted up would close the repository to changes.
+    /// Nobody changes owners so often; a number that could not be counted up would close the
+    /// repository to changes.
     static let numberMaximum = 999_999_999
 
     private static let knownFields: Set<String> = [
@@ -75,7 +92,8 @@ package struct RecipientSet: Sendable {
     init?(parsing bytes: [UInt8]) {
         guard let end = bytes.firstIndex(of: 0x0A) else { return nil }
         let body = Array(bytes[..<end])
-        guard let first = JSONValue(parsing: body), let second = JSONValue(parsing: Array(bytes[(end + 1)...])),
+        guard let first = JSONValue(parsing: body),
+            let second = JSONValue(parsing: Array(bytes[(end + 1)...])),
             first["batchsync"]?.integer == 1, first["kind"]?.string == "recipients",
             let repository = first["repository"]?.string.flatMap({ RepositoryID($0) }),
             first.unknownCritical(known: Self.knownFields).isEmpty,
@@ -83,7 +101,8 @@ package struct RecipientSet: Sendable {
             let ownerTexts = first["owners"]?.array?.compactMap(\.string), !ownerTexts.isEmpty,
             let host = first["host"]?.string.flatMap({ try? X25519Recipient(parsing: $0) }),
             let config = first["config"]?.string.flatMap({ RecordID($0) }),
-            let mac = second["mac"]?.string.flatMap({ Hex.bytes($0) }), let proofs = second["proofs"]?.array
+            let mac = second["mac"]?.string.flatMap({ Hex.bytes($0) }),
+            let proofs = second["proofs"]?.array
         else { return nil }
         var owners: [X25519Recipient] = []
         for text in ownerTexts {
@@ -92,11 +111,14 @@ package struct RecipientSet: Sendable {
         }
         var parsed: [(owner: String, mac: [UInt8])] = []
         for proof in proofs {
-            guard let owner = proof["owner"]?.string, let mac = proof["mac"]?.string.flatMap({ Hex.bytes($0) }) else { return nil }
+            guard let owner = proof["owner"]?.string,
+                let mac = proof["mac"]?.string.flatMap({ Hex.bytes($0) })
+            else { return nil }
             parsed.append((owner, mac))
         }
         self.init(
-            number: number, owners: owners, host: host, repository: repository, configDigest: config, body: body,
+            number: number, owners: owners, host: host, repository: repository,
+            configDigest: config, body: body,
             mac: mac, proofs: parsed)
     }
 
@@ -121,9 +143,14 @@ package struct RecipientSet: Sendable {
     /// The same set with one more proof.
     func proven(by identity: X25519Identity) -> RecipientSet {
         var proofs = proofs.filter { $0.owner != identity.recipient.encoded() }
-        proofs.append((identity.recipient.encoded(), Self.proof(by: identity, repository: repository, body: body)))
+        proofs.append(
+            (
+                identity.recipient.encoded(),
+                Self.proof(by: identity, repository: repository, body: body)
+            ))
         return RecipientSet(
-            number: number, owners: owners, host: host, repository: repository, configDigest: configDigest, body: body,
+            number: number, owners: owners, host: host, repository: repository,
+            configDigest: configDigest, body: body,
             mac: mac, proofs: proofs)
     }
 
@@ -131,6 +158,7 @@ package struct RecipientSet: Sendable {
     package var fingerprint: String {
         let digest: RecordID = Authentication.digest(body)
         let digits = Array(digest.description.prefix(32))
-        return stride(from: 0, to: 32, by: 4).map { String(digits[$0..<($0 + 4)]) }.joined(separator: "-")
+        return stride(from: 0, to: 32, by: 4).map { String(digits[$0..<($0 + 4)]) }.joined(
+            separator: "-")
     }
 }

@@ -13,9 +13,12 @@ package enum Recovery {
     package static var digest: RecordID { Authentication.digest(program) }
 
     /// Whether the copy in the repository is the one this release writes; nil where it is missing.
-    package static func isIntact(in repository: Repository) throws(RepositoryError) -> (isThere: Bool, isOurs: Bool, digest: RecordID?) {
+    package static func isIntact(in repository: Repository) throws(RepositoryError) -> (
+        isThere: Bool, isOurs: Bool, digest: RecordID?
+    ) {
         do {
-            let bytes = try repository.readObject(RepositoryLayout.recoverProgram.text, maximumBytes: 16 << 20)
+            let bytes = try repository.readObject(
+                RepositoryLayout.recoverProgram.text, maximumBytes: 16 << 20)
             return (true, bytes == program, Authentication.digest(bytes))
         } catch {
             guard error.kind == .storage else { throw error }

@@ -1,3 +1,4 @@
+// swift-format-ignore-file
 // Made by scripts/embed-recovery.sh from Recovery/recover.py and Recovery/RECOVER.md. Edit those.
 
 enum RecoveryText {

@@ -28,7 +28,8 @@ package struct RepositoryAccess: Sendable {
     package var canReadContent: Bool { host == nil || !owners.isEmpty }
 }
 
-/// An open repository: its objects by their meaning. Knows in which order they may be written, and checks what it reads.
+/// An open repository: its objects by their meaning. Knows in which order they may be written, and
+/// checks what it reads.
 ///
 /// All methods may be called from several threads at once; all block.
 package final class Repository: Sendable {
@@ -76,23 +77,32 @@ package final class Repository: Sendable {
         package let unprovenFingerprint: String?
     }
 
-    /// Makes a repository in an empty store. `config.json` is written last: until then nothing there is a repository.
+    /// Makes a repository in an empty store. `config.json` is written last: until then nothing
+    /// there is a repository.
     package static func create(
-        store: any ObjectStore, location: String, protection: Protection, now: Timestamp, graceSeconds: Int = 86_400,
+        store: any ObjectStore, location: String, protection: Protection, now: Timestamp,
+        graceSeconds: Int = 86_400,
         directories: HostDirectories
     ) throws(RepositoryError) -> Created {
-        let present = try stored { () throws(StorageError) in try store.head(RepositoryLayout.config) }
+        let present = try stored { () throws(StorageError) in
+            try store.head(RepositoryLayout.config)
+        }
         guard present == nil else {
             throw RepositoryError(
-                .exists, location, "is already a repository", remedy: "choose another place, or use this one as it is")
+                .exists, location, "is already a repository",
+                remedy: "choose another place, or use this one as it is")
         }
-        guard let id = RepositoryID(bytes: Authentication.randomBytes(32)) else { preconditionFailure("32 bytes asked for") }
+        guard let id = RepositoryID(bytes: Authentication.randomBytes(32)) else {
+            preconditionFailure("32 bytes asked for")
+        }
         var isEncrypted = true
         if case .none = protection { isEncrypted = false }
-        let config = RepositoryConfig(repository: id, created: now, isEncrypted: isEncrypted, graceSeconds: graceSeconds)
+        let config = RepositoryConfig(
+            repository: id, created: now, isEncrypted: isEncrypted, graceSeconds: graceSeconds)
         let configBytes = config.bytes
         let configDigest: RecordID = Authentication.digest(configBytes)
-        var access = RepositoryAccess(host: nil, owners: [], recipients: [], recipientNumber: 0, notes: [])
+        var access = RepositoryAccess(
+            host: nil, owners: [], recipients: [], recipientNumber: 0, notes: [])
         var hostKeyPath: String?
         var fingerprint: String?
         if isEncrypted {
@@ -106,40 +116,54 @@ package final class Repository: Sendable {
                 identities = [owner]
                 owners = [owner.recipient]
                 let sealed = try Self.sealOwner(owner, passphrase: passphrase)
-                try put(sealed, at: RepositoryLayout.ownerKey(label: "passphrase", id: Authentication.digest(sealed)), in: store)
+                try put(
+                    sealed,
+                    at: RepositoryLayout.ownerKey(
+                        label: "passphrase", id: Authentication.digest(sealed)), in: store)
             case .recipients(let given): owners = given
             }
             let set = RecipientSet.make(
-                number: 1, owners: owners, host: host, configDigest: configDigest, created: now, provenBy: identities)
+                number: 1, owners: owners, host: host, configDigest: configDigest, created: now,
+                provenBy: identities)
             try Self.putHostKey(host, owners: owners, in: store)
             try put(
-                set.bytes, at: RepositoryLayout.recipients(number: 1, id: Authentication.digest(set.bytes)), in: store)
+                set.bytes,
+                at: RepositoryLayout.recipients(number: 1, id: Authentication.digest(set.bytes)),
+                in: store)
             let path = directories.hostKeyPath(id)
             try LocalFile.write(HostConfiguration(pinning: set, key: host).bytes, to: path)
             hostKeyPath = path
             if identities.isEmpty { fingerprint = set.fingerprint }
-            access = RepositoryAccess(host: host, owners: identities, recipients: owners, recipientNumber: 1, notes: [])
+            access = RepositoryAccess(
+                host: host, owners: identities, recipients: owners, recipientNumber: 1, notes: [])
         }
         try put(Recovery.page, at: RepositoryLayout.recoverPage, in: store)
         try put(Recovery.program, at: RepositoryLayout.recoverProgram, in: store)
         try put(configBytes, at: RepositoryLayout.config, in: store)
-        // Two that make a repository here at once write the same number of bytes, which a store may take for one put sent twice.
-        let kept = try stored { () throws(StorageError) in try store.get(RepositoryLayout.config, maximumBytes: 1 << 20) }
+        // Two that make a repository here at once write the same number of bytes, which a store may
+        // take for one put sent twice.
+        let kept = try stored { () throws(StorageError) in
+            try store.get(RepositoryLayout.config, maximumBytes: 1 << 20)
+        }
         guard kept == configBytes else {
             if let hostKeyPath { LocalFile.remove(hostKeyPath) }
             throw RepositoryError(
-                .exists, location, "somebody else has made a repository here at the same time", remedy: "use that one")
+                .exists, location, "somebody else has made a repository here at the same time",
+                remedy: "use that one")
         }
         directories.noteEncryption(at: location, isEncrypted: isEncrypted)
         let repository = Repository(
-            store: store, location: location, config: config, configDigest: configDigest, access: access,
+            store: store, location: location, config: config, configDigest: configDigest,
+            access: access,
             directories: directories)
         return Created(
             repository: repository, hostKeyPath: hostKeyPath, recoverDigest: Recovery.digest,
             unprovenFingerprint: fingerprint)
     }
 
-    static func put(_ bytes: [UInt8], at key: ObjectKey, in store: any ObjectStore) throws(RepositoryError) {
+    static func put(_ bytes: [UInt8], at key: ObjectKey, in store: any ObjectStore)
+        throws(RepositoryError)
+    {
         let digest: RecordID = Authentication.digest(bytes)
         let content = ObjectContent(bytes: bytes, digest: digest.bytes)
         try stored { () throws(StorageError) in try store.put(content, at: key) }
@@ -148,17 +172,22 @@ package final class Repository: Sendable {
     static func sealOwner(
         _ owner: X25519Identity, passphrase: [UInt8]
     ) throws(RepositoryError) -> [UInt8] {
-        let text = "# The owner's identity of a batchsync repository. It opens everything in it.\n# public key: \(owner.recipient.encoded())\n\(owner.encoded())\n"
+        let text =
+            "# The owner's identity of a batchsync repository. It opens everything in it.\n# public key: \(owner.recipient.encoded())\n\(owner.encoded())\n"
         do {
             return try AgeEncryptor.seal(
-                Array(text.utf8), to: [.scrypt(passphrase: passphrase, workFactor: AgeRecipient.defaultWorkFactor)])
+                Array(text.utf8),
+                to: [.scrypt(passphrase: passphrase, workFactor: AgeRecipient.defaultWorkFactor)])
         } catch {
             throw RepositoryError(.local, "keys/", error.description)
         }
     }
 
-    static func putHostKey(_ host: HostKey, owners: [X25519Recipient], in store: any ObjectStore) throws(RepositoryError) {
-        let text = "# The host key of batchsync repository \(host.repository).\n# public key: \(host.identity.recipient.encoded())\n\(host.identity.encoded())\n"
+    static func putHostKey(_ host: HostKey, owners: [X25519Recipient], in store: any ObjectStore)
+        throws(RepositoryError)
+    {
+        let text =
+            "# The host key of batchsync repository \(host.repository).\n# public key: \(host.identity.recipient.encoded())\n\(host.identity.encoded())\n"
         let sealed: [UInt8]
         do {
             sealed = try AgeEncryptor.seal(Array(text.utf8), to: owners.map { .x25519($0) })
@@ -170,9 +199,11 @@ package final class Repository: Sendable {
 
     // MARK: Opening one
 
-    /// Opens a repository with what is at hand: the host key in this host's configuration, an owner's credential, or both.
+    /// Opens a repository with what is at hand: the host key in this host's configuration, an
+    /// owner's credential, or both.
     ///
-    /// - Parameter needsOwner: content or names are going to be read, so a credential must be there and fit.
+    /// - Parameter needsOwner: content or names are going to be read, so a credential must be there
+    ///   and fit.
     /// - Parameter acceptUnproven: go on although no owner has proven the recipients yet.
     package static func open(
         store: any ObjectStore, location: String, credential: OwnerCredential, needsOwner: Bool,
@@ -185,13 +216,18 @@ package final class Repository: Sendable {
             let known = LocalFile.exists(path) ? path : directories.encryptionPath(location)
             guard !LocalFile.exists(known) else {
                 throw RepositoryError(
-                    .notProven, "config.json", "says that the repository at \(location) is not encrypted, but this host knows it encrypted",
+                    .notProven, "config.json",
+                    "says that the repository at \(location) is not encrypted, but this host knows it encrypted",
                     remedy: "somebody may have replaced it: compare with a copy"
-                        + (known == path ? "" : "; if you have put another repository there yourself, remove \(known)"))
+                        + (known == path
+                            ? ""
+                            : "; if you have put another repository there yourself, remove \(known)")
+                )
             }
             return Repository(
                 store: store, location: location, config: config, configDigest: digest,
-                access: RepositoryAccess(host: nil, owners: [], recipients: [], recipientNumber: 0, notes: []),
+                access: RepositoryAccess(
+                    host: nil, owners: [], recipients: [], recipientNumber: 0, notes: []),
                 directories: directories)
         }
         var pinned: HostConfiguration?
@@ -200,7 +236,9 @@ package final class Repository: Sendable {
             guard found.repository == config.repository, found.configDigest == digest else {
                 throw RepositoryError(
                     .notProven, "config.json", "is not the one this host has pinned in \(path)",
-                    remedy: "somebody has altered it, or put another repository in its place: compare with a copy")
+                    remedy:
+                        "somebody has altered it, or put another repository in its place: compare with a copy"
+                )
             }
             pinned = found
         }
@@ -210,16 +248,21 @@ package final class Repository: Sendable {
                 .openAsOwner(credential, pinned: pinned, acceptUnproven: acceptUnproven)
         } else if needsOwner {
             throw RepositoryError(
-                .wrongKey, location, "the owner's passphrase or identity is needed to read content and names",
-                remedy: "set BATCHSYNC_PASSPHRASE, or give --passphrase-file FILE or --identity FILE")
+                .wrongKey, location,
+                "the owner's passphrase or identity is needed to read content and names",
+                remedy:
+                    "set BATCHSYNC_PASSPHRASE, or give --passphrase-file FILE or --identity FILE")
         } else if let pinned {
             access = RepositoryAccess(
                 host: HostKey(identity: pinned.identity, repository: config.repository), owners: [],
                 recipients: pinned.owners, recipientNumber: pinned.recipientNumber, notes: [])
         } else {
             throw RepositoryError(
-                .noHostKey, location, "this host has no key for the repository (\(path) is missing)",
-                remedy: "on a machine with the owner's key run 'batchsync key export --host', and 'batchsync key accept FILE' here")
+                .noHostKey, location,
+                "this host has no key for the repository (\(path) is missing)",
+                remedy:
+                    "on a machine with the owner's key run 'batchsync key export --host', and 'batchsync key accept FILE' here"
+            )
         }
         directories.noteEncryption(at: location, isEncrypted: true)
         return Repository(
@@ -264,7 +307,8 @@ package final class Repository: Sendable {
     func sealRecord(
         _ type: RecordType, time: Timestamp?, payload: UnsafeRawBufferPointer
     ) throws(RepositoryError) -> (name: RecordName, bytes: [UInt8]) {
-        var header = "{\"batchsync\":1,\"kind\":\"\(type.rawValue)\",\"repository\":\"\(config.repository)\""
+        var header =
+            "{\"batchsync\":1,\"kind\":\"\(type.rawValue)\",\"repository\":\"\(config.repository)\""
         if let host = access.host {
             let mac = macMessageHead(type).withUnsafeBytes {
                 Authentication.mac(host.macKey(type.rawValue), [$0, payload])
@@ -281,7 +325,8 @@ package final class Repository: Sendable {
         } catch {
             throw .bundle(error, type.prefix)
         }
-        let name = RecordName(type: type, utc: time?.compactUTC ?? "", id: Authentication.digest(bytes))
+        let name = RecordName(
+            type: type, utc: time?.compactUTC ?? "", id: Authentication.digest(bytes))
         return (name, bytes)
     }
 
@@ -296,7 +341,9 @@ package final class Repository: Sendable {
     }
 
     @discardableResult
-    package func putRecord(_ type: RecordType, time: Timestamp, _ value: JSONValue) throws(RepositoryError) -> RecordName {
+    package func putRecord(_ type: RecordType, time: Timestamp, _ value: JSONValue)
+        throws(RepositoryError) -> RecordName
+    {
         let payload = value.bytes + [0x0A]
         return try payload.withRawBytes { (bytes) throws(RepositoryError) -> RecordName in
             try putRecord(type, time: time, payload: bytes)
@@ -312,12 +359,14 @@ package final class Repository: Sendable {
         let unknown = value.unknownCritical(known: known)
         guard unknown.isEmpty else {
             throw RepositoryError(
-                .newerFormat, key, "uses \(unknown.joined(separator: ", ")), which this release does not know",
+                .newerFormat, key,
+                "uses \(unknown.joined(separator: ", ")), which this release does not know",
                 remedy: "use a newer release of batchsync")
         }
     }
 
-    /// Opens the bytes of a record: name, seal, length, authenticity, in that order. What comes back is the payload.
+    /// Opens the bytes of a record: name, seal, length, authenticity, in that order. What comes
+    /// back is the payload.
     package func openRecord(_ name: RecordName, bytes: [UInt8]) throws(RepositoryError) -> [UInt8] {
         let key = layout.record(name).text
         let digest: RecordID = Authentication.digest(bytes)
@@ -327,7 +376,8 @@ package final class Repository: Sendable {
         let plain: [UInt8]
         do throws(BundleError) {
             plain = try bytes.withRawBytes { (bytes) throws(BundleError) -> [UInt8] in
-                try SealedRecord.open(bytes, identities: identities, maximumBytes: name.type.maximumBytes)
+                try SealedRecord.open(
+                    bytes, identities: identities, maximumBytes: name.type.maximumBytes)
             }
         } catch {
             throw .damaged(key, error.description)
@@ -343,22 +393,33 @@ package final class Repository: Sendable {
         }
         guard version <= RepositoryConfig.formatVersion else {
             throw RepositoryError(
-                .newerFormat, key, "was written in format \(version), this release reads up to \(RepositoryConfig.formatVersion)",
+                .newerFormat, key,
+                "was written in format \(version), this release reads up to \(RepositoryConfig.formatVersion)",
                 remedy: "use a newer release of batchsync")
         }
         try Self.checkCritical(header, known: ["batchsync", "kind", "repository", "mac"], key)
-        guard header["kind"]?.string == name.type.rawValue, header["repository"]?.string == config.repository.description
-        else { throw .damaged(key, "belongs elsewhere: its header names another kind of record, or another repository") }
+        guard header["kind"]?.string == name.type.rawValue,
+            header["repository"]?.string == config.repository.description
+        else {
+            throw .damaged(
+                key,
+                "belongs elsewhere: its header names another kind of record, or another repository")
+        }
         let payload = Array(plain[(end + 1)...])
         if let host = access.host {
             guard let mac = header["mac"]?.string.flatMap({ Hex.bytes($0) }) else {
-                throw .damaged(key, "is not authenticated: nobody with this repository's host key has written it")
+                throw .damaged(
+                    key,
+                    "is not authenticated: nobody with this repository's host key has written it")
             }
             let expected = macMessageHead(name.type).withUnsafeBytes { head in
-                payload.withUnsafeBytes { Authentication.mac(host.macKey(name.type.rawValue), [head, $0]) }
+                payload.withUnsafeBytes {
+                    Authentication.mac(host.macKey(name.type.rawValue), [head, $0])
+                }
             }
             guard Authentication.areEqual(mac, expected) else {
-                throw .damaged(key, "is forged: nobody with this repository's host key has written it")
+                throw .damaged(
+                    key, "is forged: nobody with this repository's host key has written it")
             }
         }
         return payload
@@ -366,26 +427,34 @@ package final class Repository: Sendable {
 
     package func readRecord(_ name: RecordName) throws(RepositoryError) -> [UInt8] {
         let key = layout.record(name)
-        // Sealing and compressing add a little; a stored record is never larger than its plain text may be, and some.
+        // Sealing and compressing add a little; a stored record is never larger than its plain text
+        // may be, and some.
         let limit = name.type.maximumBytes + (1 << 20)
-        let bytes = try stored { () throws(StorageError) in try store.get(key, maximumBytes: limit) }
+        let bytes = try stored { () throws(StorageError) in try store.get(key, maximumBytes: limit)
+        }
         return try openRecord(name, bytes: bytes)
     }
 
-    /// The object in a record: nothing in it is critical and unknown, and its time agrees with its name.
+    /// The object in a record: nothing in it is critical and unknown, and its time agrees with its
+    /// name.
     package func readJSON(_ name: RecordName) throws(RepositoryError) -> JSONValue {
         let payload = try readRecord(name)
         let key = layout.record(name).text
-        guard let value = JSONValue(parsing: payload), value.fields != nil else { throw .damaged(key, "is not a JSON object") }
+        guard let value = JSONValue(parsing: payload), value.fields != nil else {
+            throw .damaged(key, "is not a JSON object")
+        }
         try Self.checkCritical(value, known: name.type.knownFields, key)
         guard let time = value["time"]?.timestamp else { throw .damaged(key, "states no time") }
         guard time.compactUTC == name.utc else {
-            throw .damaged(key, "its name says \(name.utc), its content \(time.compactUTC): it has been renamed")
+            throw .damaged(
+                key,
+                "its name says \(name.utc), its content \(time.compactUTC): it has been renamed")
         }
         return value
     }
 
-    /// Names and sizes of all records of a kind, in order of name. Names of other shapes are passed over.
+    /// Names and sizes of all records of a kind, in order of name. Names of other shapes are passed
+    /// over.
     package func listRecords(
         _ type: RecordType
     ) throws(RepositoryError) -> [(name: RecordName, length: Int, modified: Int64?)] {
@@ -422,7 +491,9 @@ package final class Repository: Sendable {
 
     /// Ids and stored sizes of all bundles.
     package func listBundles() throws(RepositoryError) -> [BundleID: Int] {
-        let objects = try stored { () throws(StorageError) in try store.list(prefix: RepositoryLayout.bundles) }
+        let objects = try stored { () throws(StorageError) in
+            try store.list(prefix: RepositoryLayout.bundles)
+        }
         var bundles: [BundleID: Int] = [:]
         bundles.reserveCapacity(objects.count)
         for object in objects {
@@ -431,12 +502,15 @@ package final class Repository: Sendable {
         return bundles
     }
 
-    /// Reads a range of a bundle's stored bytes into `buffer`; the count may be short only at its end.
+    /// Reads a range of a bundle's stored bytes into `buffer`; the count may be short only at its
+    /// end.
     package func readBundle(
         _ id: BundleID, range: Range<Int>, into buffer: UnsafeMutableRawBufferPointer
     ) throws(RepositoryError) -> Int {
         let key = layout.bundle(id)
-        return try stored { () throws(StorageError) in try store.get(key, range: range, into: buffer) }
+        return try stored { () throws(StorageError) in
+            try store.get(key, range: range, into: buffer)
+        }
     }
 
     package func bundleSize(_ id: BundleID) throws(RepositoryError) -> Int? {
@@ -446,13 +520,19 @@ package final class Repository: Sendable {
 
     /// All objects with their lengths, for statistics and audits.
     package func listAll() throws(RepositoryError) -> [(name: String, length: Int)] {
-        try stored { () throws(StorageError) in try store.list(prefix: "") }.map { ($0.key.text, $0.length) }
+        try stored { () throws(StorageError) in try store.list(prefix: "") }.map {
+            ($0.key.text, $0.length)
+        }
     }
 
     /// The stored bytes of a small object by its name, for audits.
     package func readObject(_ name: String, maximumBytes: Int) throws(RepositoryError) -> [UInt8] {
-        guard let key = ObjectKey(name) else { throw RepositoryError(.notFound, name, "is not the name of an object") }
-        return try stored { () throws(StorageError) in try store.get(key, maximumBytes: maximumBytes) }
+        guard let key = ObjectKey(name) else {
+            throw RepositoryError(.notFound, name, "is not the name of an object")
+        }
+        return try stored { () throws(StorageError) in
+            try store.get(key, maximumBytes: maximumBytes)
+        }
     }
 
     /// Difference of the store's clock to this host's, in seconds.

@@ -29,8 +29,10 @@ package struct RepositoryConfig: Sendable, Equatable {
             (
                 "chunker",
                 .object([
-                    ("algorithm", .string("fastcdc-2")), ("minimum", .integer(Int64(chunker.minimum))),
-                    ("average", .integer(Int64(chunker.average))), ("maximum", .integer(Int64(chunker.maximum))),
+                    ("algorithm", .string("fastcdc-2")),
+                    ("minimum", .integer(Int64(chunker.minimum))),
+                    ("average", .integer(Int64(chunker.average))),
+                    ("maximum", .integer(Int64(chunker.maximum))),
                 ])
             ),
             ("grace_seconds", .integer(Int64(graceSeconds))),
@@ -47,7 +49,9 @@ package struct RepositoryConfig: Sendable, Equatable {
         func bad(_ what: String) -> RepositoryError {
             RepositoryError(
                 .damaged, "config.json", what,
-                remedy: "compare it with a copy of the repository; init writes it once and nothing changes it")
+                remedy:
+                    "compare it with a copy of the repository; init writes it once and nothing changes it"
+            )
         }
         guard let value = JSONValue(parsing: bytes) else { throw bad("is not JSON") }
         guard let version = value["batchsync"]?.integer, value["kind"]?.string == "config" else {
@@ -55,13 +59,15 @@ package struct RepositoryConfig: Sendable, Equatable {
         }
         guard version <= Self.formatVersion else {
             throw RepositoryError(
-                .newerFormat, "config.json", "the repository has format \(version), this release reads up to \(Self.formatVersion)",
+                .newerFormat, "config.json",
+                "the repository has format \(version), this release reads up to \(Self.formatVersion)",
                 remedy: "use the release that made the repository, or a newer one")
         }
         let unknown = value.unknownCritical(known: Self.knownFields)
         guard unknown.isEmpty else {
             throw RepositoryError(
-                .newerFormat, "config.json", "uses \(unknown.joined(separator: ", ")), which this release does not know",
+                .newerFormat, "config.json",
+                "uses \(unknown.joined(separator: ", ")), which this release does not know",
                 remedy: "use the release that made the repository, or a newer one")
         }
         guard version == 1, let id = value["repository"]?.string.flatMap({ RepositoryID($0) }),
@@ -69,11 +75,15 @@ package struct RepositoryConfig: Sendable, Equatable {
             let chunker = value["chunker"], chunker["algorithm"]?.string == "fastcdc-2",
             let minimum = chunker["minimum"]?.count, let average = chunker["average"]?.count,
             let maximum = chunker["maximum"]?.count,
-            let parameters = ChunkerParameters(minimum: minimum, average: average, maximum: maximum),
+            let parameters = ChunkerParameters(
+                minimum: minimum, average: average, maximum: maximum),
             let grace = value["grace_seconds"]?.count, grace <= Self.graceMaximumSeconds
         else { throw bad("lacks a field of format 1, or has a value out of range") }
-        guard encryption == "age" || encryption == "none" else { throw bad("names an unknown encryption '\(encryption)'") }
+        guard encryption == "age" || encryption == "none" else {
+            throw bad("names an unknown encryption '\(encryption)'")
+        }
         self.init(
-            repository: id, created: created, isEncrypted: encryption == "age", chunker: parameters, graceSeconds: grace)
+            repository: id, created: created, isEncrypted: encryption == "age", chunker: parameters,
+            graceSeconds: grace)
     }
 }

@@ -40,7 +40,8 @@ package struct RepositoryError: Error, Sendable, CustomStringConvertible {
     package let isMissing: Bool
 
     package init(
-        _ kind: Kind, _ subject: String, _ message: String, remedy: String = "", isTransient: Bool = false, isMissing: Bool = false
+        _ kind: Kind, _ subject: String, _ message: String, remedy: String = "",
+        isTransient: Bool = false, isMissing: Bool = false
     ) {
         self.kind = kind
         self.subject = subject
@@ -59,7 +60,9 @@ package struct RepositoryError: Error, Sendable, CustomStringConvertible {
     }
 
     static func damaged(_ subject: String, _ message: String) -> RepositoryError {
-        RepositoryError(.damaged, subject, message, remedy: "run 'batchsync verify' to see which snapshots this affects")
+        RepositoryError(
+            .damaged, subject, message,
+            remedy: "run 'batchsync verify' to see which snapshots this affects")
     }
 
     static func bundle(_ error: BundleError, _ subject: String) -> RepositoryError {

@@ -10,7 +10,10 @@ package struct RepositoryKeys: Sendable {
     /// The host key of the open repository: nil before it is known, and without encryption.
     private let host: HostKey?
 
-    init(store: any ObjectStore, config: RepositoryConfig, configDigest: RecordID, host: HostKey? = nil) {
+    init(
+        store: any ObjectStore, config: RepositoryConfig, configDigest: RecordID,
+        host: HostKey? = nil
+    ) {
         self.host = host
         self.store = store
         self.config = config
@@ -19,7 +22,8 @@ package struct RepositoryKeys: Sendable {
 
     package init(of repository: Repository) {
         self.init(
-            store: repository.store, config: repository.config, configDigest: repository.configDigest,
+            store: repository.store, config: repository.config,
+            configDigest: repository.configDigest,
             host: repository.access.host)
     }
 
@@ -36,16 +40,20 @@ package struct RepositoryKeys: Sendable {
     func readChecked(_ object: KeyObject) throws(RepositoryError) -> [UInt8] {
         let bytes = try read(object)
         let digest: RecordID = Authentication.digest(bytes)
-        guard digest == object.id else { throw .damaged(object.name, "its bytes do not hash to its name") }
+        guard digest == object.id else {
+            throw .damaged(object.name, "its bytes do not hash to its name")
+        }
         return bytes
     }
 
     /// Opens the owner's identities with what the user brought.
     ///
-    /// One passphrase may open several objects, such as one left by an `init` that did not get to its end: the one whose identity
-    /// `isWanted` is taken. An object that is damaged does not keep the others from being tried.
+    /// One passphrase may open several objects, such as one left by an `init` that did not get to
+    /// its end: the one whose identity `isWanted` is taken. An object that is damaged does not keep
+    /// the others from being tried.
     package func owners(
-        _ credential: OwnerCredential, objects: [KeyObject], isWanted: (X25519Recipient) -> Bool = { _ in true }
+        _ credential: OwnerCredential, objects: [KeyObject],
+        isWanted: (X25519Recipient) -> Bool = { _ in true }
     ) throws(RepositoryError) -> [X25519Identity] {
         switch credential {
         case .none: return []
@@ -62,13 +70,19 @@ package struct RepositoryKeys: Sendable {
                     let plain = try bytes.withRawBytes { (bytes) throws(AgeError) -> [UInt8] in
                         try AgePayload.openAll(
                             bytes,
-                            identities: [.scrypt(passphrase: passphrase, maximumWorkFactor: AgeIdentity.defaultMaximumWorkFactor)])
+                            identities: [
+                                .scrypt(
+                                    passphrase: passphrase,
+                                    maximumWorkFactor: AgeIdentity.defaultMaximumWorkFactor)
+                            ])
                     }
                     let identities = try AgeIdentityFile.parse(plain)
                     if identities.contains(where: { isWanted($0.recipient) }) { return identities }
                     unwanted = unwanted ?? identities
                 } catch {
-                    if error.kind != .noMatchingIdentity, damage == nil { damage = .damaged(object.name, error.description) }
+                    if error.kind != .noMatchingIdentity, damage == nil {
+                        damage = .damaged(object.name, error.description)
+                    }
                 }
             }
             if let unwanted { return unwanted }
@@ -78,13 +92,17 @@ package struct RepositoryKeys: Sendable {
                     .wrongKey, "keys/", "no passphrase opens this repository, only identities",
                     remedy: "give the owner's identity with --identity FILE")
             }
-            throw RepositoryError(.wrongKey, "", "wrong passphrase", remedy: "check the passphrase, or give --identity FILE")
+            throw RepositoryError(
+                .wrongKey, "", "wrong passphrase",
+                remedy: "check the passphrase, or give --identity FILE")
         }
     }
 
-    /// All recipient sets that parse and belong to this repository, the highest number first. Once the host key is known, those that it
-    /// did not write are refused as well.
-    package func recipientSets(_ objects: [KeyObject]) throws(RepositoryError) -> (sets: [RecipientSet], refused: [String]) {
+    /// All recipient sets that parse and belong to this repository, the highest number first. Once
+    /// the host key is known, those that it did not write are refused as well.
+    package func recipientSets(_ objects: [KeyObject]) throws(RepositoryError) -> (
+        sets: [RecipientSet], refused: [String]
+    ) {
         var sets: [RecipientSet] = []
         var refused: [String] = []
         for object in objects {
@@ -98,7 +116,9 @@ package struct RepositoryKeys: Sendable {
                 continue
             }
             if let host, !set.isAuthentic(under: host) {
-                refused.append("\(object.name): is forged: nobody with this repository's host key has written it")
+                refused.append(
+                    "\(object.name): is forged: nobody with this repository's host key has written it"
+                )
                 continue
             }
             sets.append(set)
@@ -106,13 +126,15 @@ package struct RepositoryKeys: Sendable {
         return (sets.sorted { $0.number > $1.number }, refused)
     }
 
-    /// Opens the host key with an owner's identity; nil where no object holds the one that `recipient` names.
+    /// Opens the host key with an owner's identity; nil where no object holds the one that
+    /// `recipient` names.
     func hostKey(
         for recipient: X25519Recipient, owners: [X25519Identity], objects: [KeyObject]
     ) throws(RepositoryError) -> HostKey? {
         for object in objects where object.role == .host {
             let bytes = try read(object)
-            let opened = try? bytes.withRawBytes { (bytes: UnsafeRawBufferPointer) throws(AgeError) -> [UInt8] in
+            let opened = try? bytes.withRawBytes {
+                (bytes: UnsafeRawBufferPointer) throws(AgeError) -> [UInt8] in
                 try AgePayload.openAll(bytes, identities: owners.map { .x25519($0) })
             }
             guard let opened, let identities = try? AgeIdentityFile.parse(opened) else { continue }
@@ -133,32 +155,44 @@ package struct RepositoryKeys: Sendable {
             sets.contains { $0.owners.contains(recipient) }
         }
         var notes = refused
-        func named(_ set: RecipientSet) -> Bool { owners.contains { set.owners.contains($0.recipient) } }
+        func named(_ set: RecipientSet) -> Bool {
+            owners.contains { set.owners.contains($0.recipient) }
+        }
         var chosen: RecipientSet?
         for set in sets where chosen == nil {
             if owners.contains(where: { set.hasFalseProof(of: $0) }) {
-                notes.append("keys/recipients-\(set.number): is forged: its proof in the owner's name is false")
+                notes.append(
+                    "keys/recipients-\(set.number): is forged: its proof in the owner's name is false"
+                )
                 continue
             }
             if owners.contains(where: { set.isProven(by: $0) }) {
                 chosen = set
             } else if !sets.contains(where: { other in
-                // A confirmation is one more object with the same body: the one without the proof stays beside it.
+                // A confirmation is one more object with the same body: the one without the proof
+                // stays beside it.
                 other.body == set.body && owners.contains { other.isProven(by: $0) }
             }) {
-                notes.append("keys/recipients-\(set.number): is not proven by the owner's identity that was given")
+                notes.append(
+                    "keys/recipients-\(set.number): is not proven by the owner's identity that was given"
+                )
             }
         }
         func isPinned(_ set: RecipientSet) -> Bool {
-            pinned?.recipientNumber == set.number && pinned?.owners == set.owners && pinned?.identity.recipient == set.host
+            pinned?.recipientNumber == set.number && pinned?.owners == set.owners
+                && pinned?.identity.recipient == set.host
         }
-        let unproven = sets.filter { set in named(set) && !owners.contains { set.hasFalseProof(of: $0) } }
+        let unproven = sets.filter { set in
+            named(set) && !owners.contains { set.hasFalseProof(of: $0) }
+        }
         if chosen == nil, let set = unproven.first(where: isPinned) ?? unproven.first {
             guard acceptUnproven || isPinned(set) else {
                 throw RepositoryError(
                     .notProven, "keys/recipients-\(set.number)",
                     "sender not proven: no owner has confirmed this repository's keys yet (fingerprint \(set.fingerprint))",
-                    remedy: "compare the fingerprint with the one init printed, then run 'batchsync key accept --identity FILE'")
+                    remedy:
+                        "compare the fingerprint with the one init printed, then run 'batchsync key accept --identity FILE'"
+                )
             }
             chosen = set
         }
@@ -166,7 +200,9 @@ package struct RepositoryKeys: Sendable {
             if sets.isEmpty {
                 throw RepositoryError(
                     .damaged, "keys/", "there is no recipient set of this repository",
-                    remedy: "copy keys/ back from a host that has pinned it, or from a copy of the repository")
+                    remedy:
+                        "copy keys/ back from a host that has pinned it, or from a copy of the repository"
+                )
             }
             throw RepositoryError(
                 .wrongKey, "", "the identity given is not an owner of this repository",
@@ -180,8 +216,11 @@ package struct RepositoryKeys: Sendable {
         }
         if let pinned, pinned.identity.recipient != set.host {
             throw RepositoryError(
-                .notProven, "keys/recipients-\(set.number)", "names another host key than the one that this host has pinned",
-                remedy: "somebody may have replaced it: compare keys/ with another copy of the repository")
+                .notProven, "keys/recipients-\(set.number)",
+                "names another host key than the one that this host has pinned",
+                remedy:
+                    "somebody may have replaced it: compare keys/ with another copy of the repository"
+            )
         }
         let host: HostKey
         if let pinned {
@@ -190,17 +229,23 @@ package struct RepositoryKeys: Sendable {
             host = found
         } else {
             throw RepositoryError(
-                .damaged, "keys/host-…", "the host key is missing, or is not the one that the recipient set names",
-                remedy: "copy keys/ back from another copy of the repository, or from a host's configuration")
+                .damaged, "keys/host-…",
+                "the host key is missing, or is not the one that the recipient set names",
+                remedy:
+                    "copy keys/ back from another copy of the repository, or from a host's configuration"
+            )
         }
         guard set.isAuthentic(under: host) else {
             throw RepositoryError(
-                .notProven, "keys/recipients-\(set.number)", "is forged: the host key does not confirm it",
-                remedy: "somebody has altered keys/: copy it back from another copy of the repository")
+                .notProven, "keys/recipients-\(set.number)",
+                "is forged: the host key does not confirm it",
+                remedy:
+                    "somebody has altered keys/: copy it back from another copy of the repository")
         }
         let mine = owners.filter { set.owners.contains($0.recipient) }
         return RepositoryAccess(
-            host: host, owners: mine.isEmpty ? owners : mine, recipients: set.owners, recipientNumber: set.number,
+            host: host, owners: mine.isEmpty ? owners : mine, recipients: set.owners,
+            recipientNumber: set.number,
             notes: notes)
     }
 
@@ -218,40 +263,54 @@ package struct RepositoryKeys: Sendable {
     }
 
     static func checkLabel(_ label: String) throws(RepositoryError) {
-        let isGood = (1...32).contains(label.utf8.count)
-            && label.utf8.allSatisfy { (0x61...0x7A).contains($0) || (0x30...0x39).contains($0) || $0 == 0x5F || $0 == 0x2E }
+        let isGood =
+            (1...32).contains(label.utf8.count)
+            && label.utf8.allSatisfy {
+                (0x61...0x7A).contains($0) || (0x30...0x39).contains($0) || $0 == 0x5F || $0 == 0x2E
+            }
         guard isGood else {
-            throw RepositoryError(.refused, label, "is not a label: 1 to 32 of a-z, 0-9, '_' and '.'")
+            throw RepositoryError(
+                .refused, label, "is not a label: 1 to 32 of a-z, 0-9, '_' and '.'")
         }
     }
 
     /// Stores a new recipient set, numbered one above the highest, with the host key sealed to it.
     package func putRecipients(
-        _ owners: [X25519Recipient], host: HostKey, provenBy identities: [X25519Identity], now: Timestamp
+        _ owners: [X25519Recipient], host: HostKey, provenBy identities: [X25519Identity],
+        now: Timestamp
     ) throws(RepositoryError) -> RecipientSet {
         let highest = try recipientSets(try list()).sets.first?.number ?? 0
         let set = RecipientSet.make(
-            number: highest + 1, owners: owners, host: host, configDigest: configDigest, created: now, provenBy: identities)
+            number: highest + 1, owners: owners, host: host, configDigest: configDigest,
+            created: now, provenBy: identities)
         try Repository.putHostKey(host, owners: owners, in: store)
         let bytes = set.bytes
-        try Repository.put(bytes, at: RepositoryLayout.recipients(number: set.number, id: Authentication.digest(bytes)), in: store)
+        try Repository.put(
+            bytes,
+            at: RepositoryLayout.recipients(number: set.number, id: Authentication.digest(bytes)),
+            in: store)
         return set
     }
 
     /// An owner confirms a set that `init` could not prove.
     package func confirm(_ set: RecipientSet, by owner: X25519Identity) throws(RepositoryError) {
         let bytes = set.proven(by: owner).bytes
-        try Repository.put(bytes, at: RepositoryLayout.recipients(number: set.number, id: Authentication.digest(bytes)), in: store)
+        try Repository.put(
+            bytes,
+            at: RepositoryLayout.recipients(number: set.number, id: Authentication.digest(bytes)),
+            in: store)
     }
 
-    /// Removes a key object by its name or the beginning of it. The last that opens the owner's identity stays, and so does what a host needs.
+    /// Removes a key object by its name or the beginning of it. The last that opens the owner's
+    /// identity stays, and so does what a host needs.
     package func remove(_ name: String, hasIdentityFile: Bool) throws(RepositoryError) -> String {
         let objects = try list()
         let owners = objects.filter { if case .owner = $0.role { true } else { false } }
         let matching = objects.filter { $0.name == name || $0.name.dropFirst(5).hasPrefix(name) }
         guard matching.count == 1, let object = matching.first else {
             throw RepositoryError(
-                .notFound, name, matching.isEmpty ? "no key has this name" : "several keys begin like this",
+                .notFound, name,
+                matching.isEmpty ? "no key has this name" : "several keys begin like this",
                 remedy: "'batchsync key list' shows their names")
         }
         guard case .owner = object.role else {
@@ -269,12 +328,16 @@ package struct RepositoryKeys: Sendable {
     }
 
     /// What a host needs to back up into this repository, for `key export --host`.
-    package func hostConfiguration(_ repository: Repository) throws(RepositoryError) -> HostConfiguration {
+    package func hostConfiguration(_ repository: Repository) throws(RepositoryError)
+        -> HostConfiguration
+    {
         guard let host = repository.access.host else {
-            throw RepositoryError(.refused, repository.location, "has no encryption, so hosts need no key")
+            throw RepositoryError(
+                .refused, repository.location, "has no encryption, so hosts need no key")
         }
         return HostConfiguration(
             repository: config.repository, configDigest: configDigest, identity: host.identity,
-            recipientNumber: repository.access.recipientNumber, owners: repository.access.recipients)
+            recipientNumber: repository.access.recipientNumber, owners: repository.access.recipients
+        )
     }
 }

@@ -27,7 +27,8 @@ package enum RecordType: String, Sendable, CaseIterable {
         switch self {
         case .index: []
         case .snapshot: Snapshot.knownFields
-        case .run: ["time", "host", "run", "sequence", "started", "roots", "bundles", "uses", "segments"]
+        case .run:
+            ["time", "host", "run", "sequence", "started", "roots", "bundles", "uses", "segments"]
         case .condemned: ["time", "host", "state", "bundles", "index", "records", "snapshots"]
         case .forgotten: ["time", "host", "snapshots", "restored"]
         case .verified: ["time", "host", "bundles"]
@@ -36,7 +37,8 @@ package enum RecordType: String, Sendable, CaseIterable {
     }
 }
 
-/// The name of a record: when it was made (index records carry no time) and the SHA-256 of its bytes.
+/// The name of a record: when it was made (index records carry no time) and the SHA-256 of its
+/// bytes.
 package struct RecordName: Hashable, Sendable, Comparable {
     package let type: RecordType
     /// `YYYYMMDDThhmmssZ`, empty for index records.
@@ -64,14 +66,18 @@ package struct RecordName: Hashable, Sendable, Comparable {
             return
         }
         let parts = text.split(separator: "-", omittingEmptySubsequences: false)
-        guard parts.count == 2, let id = RecordID(parts[1]), Self.isUTC(parts[0]) else { return nil }
+        guard parts.count == 2, let id = RecordID(parts[1]), Self.isUTC(parts[0]) else {
+            return nil
+        }
         self.init(type: type, utc: String(parts[0]), id: id)
     }
 
     static func isUTC(_ text: Substring) -> Bool {
         let bytes = Array(text.utf8)
         guard bytes.count == 16, bytes[8] == 0x54, bytes[15] == 0x5A else { return false }
-        return bytes.enumerated().allSatisfy { $0.offset == 8 || $0.offset == 15 || ($0.element &- 48) < 10 }
+        return bytes.enumerated().allSatisfy {
+            $0.offset == 8 || $0.offset == 15 || ($0.element &- 48) < 10
+        }
     }
 }
 
@@ -95,13 +101,16 @@ struct RepositoryLayout: Sendable {
     func bundleID(_ key: ObjectKey) -> BundleID? {
         let parts = key.text.split(separator: "/")
         let ending = ".tar.zst\(suffix)"
-        guard parts.count == 3, parts[2].hasSuffix(ending), let id = BundleID(parts[2].dropLast(ending.count)),
+        guard parts.count == 3, parts[2].hasSuffix(ending),
+            let id = BundleID(parts[2].dropLast(ending.count)),
             parts[1] == id.description.prefix(2)
         else { return nil }
         return id
     }
 
-    private func ending(_ type: RecordType) -> String { (type.isLines ? ".jsonl.zst" : ".json.zst") + suffix }
+    private func ending(_ type: RecordType) -> String {
+        (type.isLines ? ".jsonl.zst" : ".json.zst") + suffix
+    }
 
     func record(_ name: RecordName) -> ObjectKey {
         ObjectKey(validated: name.type.prefix + name.text + ending(name.type))
@@ -110,10 +119,13 @@ struct RepositoryLayout: Sendable {
     func recordName(_ key: ObjectKey, type: RecordType) -> RecordName? {
         guard key.text.hasPrefix(type.prefix), key.text.hasSuffix(ending(type)) else { return nil }
         return RecordName(
-            type: type, text: String(key.text.dropFirst(type.prefix.count).dropLast(ending(type).count)))
+            type: type,
+            text: String(key.text.dropFirst(type.prefix.count).dropLast(ending(type).count)))
     }
 
-    static func ownerKey(label: String, id: RecordID) -> ObjectKey { ObjectKey(validated: "keys/owner-\(label)-\(id).age") }
+    static func ownerKey(label: String, id: RecordID) -> ObjectKey {
+        ObjectKey(validated: "keys/owner-\(label)-\(id).age")
+    }
     static func hostKey(id: RecordID) -> ObjectKey { ObjectKey(validated: "keys/host-\(id).age") }
     static func recipients(number: Int, id: RecordID) -> ObjectKey {
         ObjectKey(validated: "keys/recipients-\(number)-\(id).json")

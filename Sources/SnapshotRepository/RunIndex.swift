@@ -2,8 +2,9 @@ package import BundleFormat
 package import SnapshotModel
 import Synchronization
 
-/// The index during one run: what was stored before it, and what it stores itself. Decides which of two threads packs a chunk that both
-/// have met, and knows for each segment of the new manifest which bundles it needs.
+/// The index during one run: what was stored before it, and what it stores itself. Decides which of
+/// two threads packs a chunk that both have met, and knows for each segment of the new manifest
+/// which bundles it needs.
 package final class RunIndex: Sendable {
     private struct State {
         /// Chunks of this run: the ordinal of the bundle they went to, or `pending`.
@@ -91,7 +92,9 @@ package final class RunIndex: Sendable {
             state.sizes[bundle.id] = bundle.size
             let ordinal = UInt32(state.bundles.count - 1)
             for frame in bundle.frames {
-                for chunk in frame.chunks where state.chunks[chunk.id] == nil { state.chunks[chunk.id] = ordinal }
+                for chunk in frame.chunks where state.chunks[chunk.id] == nil {
+                    state.chunks[chunk.id] = ordinal
+                }
             }
             state.sealed.append(bundle)
         }
@@ -102,13 +105,15 @@ package final class RunIndex: Sendable {
     private func reference(_ id: ChunkID, _ state: borrowing State) -> Reference? {
         if let ordinal = state.chunks[id] { return ordinal == Self.pending ? nil : .made(ordinal) }
         for table in state.tables {
-            if let found = table.find(id) { return .stored(table.bundleID(Int(table.position(found).bundle))) }
+            if let found = table.find(id) {
+                return .stored(table.bundleID(Int(table.position(found).bundle)))
+            }
         }
         return stored.usableBundle(id).map { .stored($0) }
     }
 
-    /// Describes a segment or node that this run has written: everything below it lies in `chunks`, in `nodes`, and in what is below those.
-    /// Nodes are described before whatever names them.
+    /// Describes a segment or node that this run has written: everything below it lies in `chunks`,
+    /// in `nodes`, and in what is below those. Nodes are described before whatever names them.
     package func describe(_ id: ChunkID, chunks: [ChunkID], nodes: [ChunkID]) {
         state.withLock { state in
             var known: Set<Reference> = []
@@ -124,14 +129,20 @@ package final class RunIndex: Sendable {
                 }
             }
             for node in nodes {
-                if let reference = reference(node, state) { known.insert(reference) } else { unresolved.append(node) }
+                if let reference = reference(node, state) {
+                    known.insert(reference)
+                } else {
+                    unresolved.append(node)
+                }
                 if let below = state.described[node] {
                     known.formUnion(below)
                 } else if let waiting = state.waiting.first(where: { $0.id == node }) {
                     known.formUnion(waiting.known)
                     unresolved += waiting.unresolved
                 } else {
-                    for bundle in stored.bundles(ofSegment: node) ?? [] { known.insert(.stored(bundle)) }
+                    for bundle in stored.bundles(ofSegment: node) ?? [] {
+                        known.insert(.stored(bundle))
+                    }
                 }
             }
             add(Segment(id: id, known: known, unresolved: unresolved), to: &state)
@@ -160,8 +171,8 @@ package final class RunIndex: Sendable {
 
     // MARK: Flushing
 
-    /// Takes what an index record can say now: bundles that are durable and segments all of whose bundles are.
-    /// Nil where there is nothing to say.
+    /// Takes what an index record can say now: bundles that are durable and segments all of whose
+    /// bundles are. Nil where there is nothing to say.
     package func takeLines() -> (lines: ByteBuffer, bundles: Set<BundleID>)? {
         state.withLock { state in
             var rest: [Segment] = []
@@ -181,10 +192,18 @@ package final class RunIndex: Sendable {
                     switch reference {
                     case .stored(let id): ids.append(id)
                     case .made(let ordinal):
-                        if let id = state.bundles[Int(ordinal)] { ids.append(id) } else { isReady = false }
+                        if let id = state.bundles[Int(ordinal)] {
+                            ids.append(id)
+                        } else {
+                            isReady = false
+                        }
                     }
                 }
-                if isReady { lines.append((segment.id, ids.sorted())) } else { rest.append(segment) }
+                if isReady {
+                    lines.append((segment.id, ids.sorted()))
+                } else {
+                    rest.append(segment)
+                }
             }
             state.waiting = rest
             guard !state.sealed.isEmpty || !lines.isEmpty else { return nil }
@@ -225,9 +244,12 @@ package final class RunIndex: Sendable {
         }
     }
 
-    /// What was taken stands in the index now: looked up in a table of this host's cache from here on, so that the memory of a run does
-    /// not grow with what it stores.
-    package func indexed(_ lines: ByteBuffer, bundles: Set<BundleID>, as record: RecordName, in repository: Repository) throws(RepositoryError) {
+    /// What was taken stands in the index now: looked up in a table of this host's cache from here
+    /// on, so that the memory of a run does not grow with what it stores.
+    package func indexed(
+        _ lines: ByteBuffer, bundles: Set<BundleID>, as record: RecordName,
+        in repository: Repository
+    ) throws(RepositoryError) {
         let table = try ChunkIndex.add(lines.bytes, record: record, to: repository)
         state.withLock { state in
             state.tables.append(table)
@@ -240,7 +262,9 @@ package final class RunIndex: Sendable {
     }
 
     /// Bytes of index lines that are waiting, roughly: decides when to flush.
-    package var pendingChunks: Int { state.withLock { $0.sealed.reduce(0) { $0 + $1.frames.reduce(0) { $0 + $1.chunks.count } } } }
+    package var pendingChunks: Int {
+        state.withLock { $0.sealed.reduce(0) { $0 + $1.frames.reduce(0) { $0 + $1.chunks.count } } }
+    }
 
     /// Bundles of earlier runs that what was described so far relies on.
     package var usedBundles: [BundleID] {
@@ -256,7 +280,9 @@ package final class RunIndex: Sendable {
     /// Stored bytes of these bundles, as the index tells or as this run has stored them.
     package func sizes(of bundles: Set<BundleID>) -> [BundleID: Int] {
         var sizes = state.withLock { $0.sizes }
-        for bundle in stored.bundles where bundles.contains(bundle.id) { sizes[bundle.id] = bundle.size }
+        for bundle in stored.bundles where bundles.contains(bundle.id) {
+            sizes[bundle.id] = bundle.size
+        }
         return sizes
     }
 

@@ -2,7 +2,9 @@ package import SnapshotModel
 
 /// Which snapshots are no longer listed (format.md section 11).
 package enum ForgottenRecord {
-    static func load(_ repository: Repository, damaged: inout [RepositoryError]) throws(RepositoryError) -> Set<SnapshotID> {
+    static func load(_ repository: Repository, damaged: inout [RepositoryError])
+        throws(RepositoryError) -> Set<SnapshotID>
+    {
         var records: [(time: Timestamp, name: RecordName, value: JSONValue)] = []
         for (name, _, _) in try repository.listRecords(.forgotten) {
             do throws(RepositoryError) {
@@ -39,9 +41,12 @@ package struct MarkRecord: Sendable {
 
     package init(snapshot: SnapshotID) { self.snapshot = snapshot }
 
-    package func store(in repository: Repository, time: Timestamp, host: String) throws(RepositoryError) {
+    package func store(in repository: Repository, time: Timestamp, host: String)
+        throws(RepositoryError)
+    {
         var fields: [(key: String, value: JSONValue)] = [
-            ("time", .string(time.text)), ("host", .string(host)), ("snapshot", .string(snapshot.description)),
+            ("time", .string(time.text)), ("host", .string(host)),
+            ("snapshot", .string(snapshot.description)),
         ]
         if !add.isEmpty { fields.append(("add", .array(add.map { .string($0) }))) }
         if !remove.isEmpty { fields.append(("remove", .array(remove.map { .string($0) }))) }
@@ -69,14 +74,19 @@ package struct MarkRecord: Sendable {
         }
         marks.sort { $0.time != $1.time ? $0.time < $1.time : $0.name < $1.name }
         for mark in marks {
-            guard let id = mark.value["snapshot"]?.string.flatMap({ SnapshotID($0) }), let position = positions[id] else { continue }
+            guard let id = mark.value["snapshot"]?.string.flatMap({ SnapshotID($0) }),
+                let position = positions[id]
+            else { continue }
             let removed = Set((mark.value["remove"]?.array ?? []).compactMap(\.string))
             snapshots[position].tags.removeAll { removed.contains($0) }
-            for tag in (mark.value["add"]?.array ?? []).compactMap(\.string) where !snapshots[position].tags.contains(tag) {
+            for tag in (mark.value["add"]?.array ?? []).compactMap(\.string)
+            where !snapshots[position].tags.contains(tag) {
                 snapshots[position].tags.append(tag)
             }
             if let pin = mark.value["pin"]?.bool { snapshots[position].isPinned = pin }
-            if let text = mark.value["description"]?.string { snapshots[position].description = text }
+            if let text = mark.value["description"]?.string {
+                snapshots[position].description = text
+            }
         }
     }
 }
@@ -107,29 +117,41 @@ package struct CondemnedView: Sendable {
             }
             switch value["state"]?.string {
             case "condemned":
-                let ids = Set((value["bundles"]?.array ?? []).compactMap { $0.string.flatMap { BundleID($0) } })
+                let ids = Set(
+                    (value["bundles"]?.array ?? []).compactMap {
+                        $0.string.flatMap { BundleID($0) }
+                    })
                 view.names.append(name.text)
                 view.bundles.formUnion(ids)
                 view.byName[name.text] = ids
-                view.indexes.formUnion((value["index"]?.array ?? []).compactMap { $0.string.flatMap { RecordID($0) } })
+                view.indexes.formUnion(
+                    (value["index"]?.array ?? []).compactMap { $0.string.flatMap { RecordID($0) } })
             case "deleting":
                 view.deletions.append(
                     (
                         (value["records"]?.array ?? []).compactMap(\.string),
-                        Set((value["snapshots"]?.array ?? []).compactMap { $0.string.flatMap { SnapshotID($0) } })
+                        Set(
+                            (value["snapshots"]?.array ?? []).compactMap {
+                                $0.string.flatMap { SnapshotID($0) }
+                            })
                     ))
             default:
-                damaged.append(.damaged(repository.recordKey(name), "is a condemned record of an unknown state"))
+                damaged.append(
+                    .damaged(
+                        repository.recordKey(name), "is a condemned record of an unknown state"))
             }
         }
         return view
     }
 
-    /// Bundles removed by delete phases that had not seen this snapshot, under records that its run had not seen.
+    /// Bundles removed by delete phases that had not seen this snapshot, under records that its run
+    /// had not seen.
     func bundlesDeletedUnseen(by snapshot: Snapshot) -> Set<BundleID> {
         var deleted: Set<BundleID> = []
         for deletion in deletions where !deletion.snapshots.contains(snapshot.id) {
-            for record in deletion.records where !snapshot.seen.contains(record) { deleted.formUnion(byName[record] ?? []) }
+            for record in deletion.records where !snapshot.seen.contains(record) {
+                deleted.formUnion(byName[record] ?? [])
+            }
         }
         return deleted
     }
@@ -139,7 +161,9 @@ package struct CondemnedView: Sendable {
 package struct VerifiedRecord: Sendable {
     package enum Depth: String, Sendable, Comparable {
         case digest, content
-        package static func < (left: Depth, right: Depth) -> Bool { left == .digest && right == .content }
+        package static func < (left: Depth, right: Depth) -> Bool {
+            left == .digest && right == .content
+        }
     }
 
     package struct Mark: Sendable {
@@ -164,8 +188,10 @@ package struct VerifiedRecord: Sendable {
             guard let value = try? repository.readJSON(name) else { continue }
             record.sources.append(name)
             for item in value["bundles"]?.array ?? [] {
-                guard let parts = item.array, parts.count == 3, let id = parts[0].string.flatMap({ BundleID($0) }),
-                    let depth = parts[1].string.flatMap(Depth.init(rawValue:)), let time = parts[2].timestamp
+                guard let parts = item.array, parts.count == 3,
+                    let id = parts[0].string.flatMap({ BundleID($0) }),
+                    let depth = parts[1].string.flatMap(Depth.init(rawValue:)),
+                    let time = parts[2].timestamp
                 else { continue }
                 record.note(id, Mark(depth: depth, time: time))
             }
@@ -179,15 +205,20 @@ package struct VerifiedRecord: Sendable {
     }
 
     /// Stores what is known now, then removes the records it was read from.
-    package mutating func store(in repository: Repository, time: Timestamp, host: String, keeping: Set<BundleID>) throws(RepositoryError) {
+    package mutating func store(
+        in repository: Repository, time: Timestamp, host: String, keeping: Set<BundleID>
+    ) throws(RepositoryError) {
         let list = marks.filter { keeping.contains($0.key) }.sorted { $0.key < $1.key }.map {
             JSONValue.array([
-                .string($0.key.description), .string($0.value.depth.rawValue), .string($0.value.time.text),
+                .string($0.key.description), .string($0.value.depth.rawValue),
+                .string($0.value.time.text),
             ])
         }
         let name = try repository.putRecord(
             .verified, time: time,
-            .object([("time", .string(time.text)), ("host", .string(host)), ("bundles", .array(list))]))
+            .object([
+                ("time", .string(time.text)), ("host", .string(host)), ("bundles", .array(list)),
+            ]))
         for source in sources where source != name { try repository.deleteRecord(source) }
         sources = [name]
     }
@@ -216,13 +247,16 @@ package struct RunRecord: Sendable {
     }
 
     /// Stores the record and removes the one before it.
-    package func store(in repository: Repository, time: Timestamp, replacing old: RecordName?) throws(RepositoryError) -> RecordName {
+    package func store(in repository: Repository, time: Timestamp, replacing old: RecordName?)
+        throws(RepositoryError) -> RecordName
+    {
         let name = try repository.putRecord(
             .run, time: time,
             .object([
                 ("time", .string(time.text)), ("host", .string(host)), ("run", .string(run)),
                 ("sequence", .integer(Int64(sequence))), ("started", .string(started.text)),
-                ("roots", .array(roots.map { JSONValue(path: $0) })), ("bundles", JSONValue(ids: bundles)),
+                ("roots", .array(roots.map { JSONValue(path: $0) })),
+                ("bundles", JSONValue(ids: bundles)),
                 ("uses", JSONValue(ids: uses)), ("segments", JSONValue(ids: segments)),
             ]))
         if let old, old != name { try repository.deleteRecord(old) }

@@ -1,6 +1,7 @@
 package import SnapshotModel
 
-/// Where a snapshot's files lay: entry n of the snapshot's table is file system number n of its entries.
+/// Where a snapshot's files lay: entry n of the snapshot's table is file system number n of its
+/// entries.
 package struct FileSystemName: Sendable, Equatable {
     package var type: String
     package var source: String
@@ -39,7 +40,8 @@ package struct SnapshotProblem: Sendable, Equatable {
     package static func read(_ bytes: UnsafeRawBufferPointer) -> [SnapshotProblem]? {
         var problems: [SnapshotProblem] = []
         let isWhole = JSONLines.forEach(bytes) { line in
-            guard let value = JSONValue(parsing: line), let kind = value["kind"]?.string.flatMap(Kind.init(rawValue:)),
+            guard let value = JSONValue(parsing: line),
+                let kind = value["kind"]?.string.flatMap(Kind.init(rawValue:)),
                 let message = value["message"]?.string
             else { return false }
             let path: [UInt8]
@@ -70,10 +72,14 @@ package struct SnapshotStatistics: Sendable, Equatable {
 
     package var fields: [(name: String, value: Int)] {
         [
-            ("files", files), ("directories", directories), ("others", others), ("bytes", bytes), ("new", new),
-            ("changed", changed), ("touched", touched), ("metadata", metadata), ("unchanged", unchanged),
-            ("removed", removed), ("read_bytes", readBytes), ("new_chunks", newChunks), ("new_bytes", newBytes),
-            ("stored_bytes", storedBytes), ("bundles", bundles), ("duration_ms", durationMilliseconds),
+            ("files", files), ("directories", directories), ("others", others), ("bytes", bytes),
+            ("new", new),
+            ("changed", changed), ("touched", touched), ("metadata", metadata),
+            ("unchanged", unchanged),
+            ("removed", removed), ("read_bytes", readBytes), ("new_chunks", newChunks),
+            ("new_bytes", newBytes),
+            ("stored_bytes", storedBytes), ("bundles", bundles),
+            ("duration_ms", durationMilliseconds),
         ]
     }
 
@@ -140,7 +146,8 @@ package struct Snapshot: Sendable {
 
     package var json: JSONValue {
         var fields: [(key: String, value: JSONValue)] = [
-            ("time", .string(time.text)), ("host", .string(host)), ("roots", .array(roots.map { JSONValue(path: $0) })),
+            ("time", .string(time.text)), ("host", .string(host)),
+            ("roots", .array(roots.map { JSONValue(path: $0) })),
         ]
         if !tags.isEmpty { fields.append(("tags", .array(tags.map { .string($0) }))) }
         if let description { fields.append(("description", .string(description))) }
@@ -157,19 +164,31 @@ package struct Snapshot: Sendable {
                         return .object(fields)
                     })
             ),
-            ("manifest", .object([("depth", .integer(Int64(manifestDepth))), ("ids", JSONValue(ids: manifestIDs))])),
+            (
+                "manifest",
+                .object([
+                    ("depth", .integer(Int64(manifestDepth))), ("ids", JSONValue(ids: manifestIDs)),
+                ])
+            ),
             ("statistics", .object(statistics.fields.map { ($0.name, .integer(Int64($0.value))) })),
         ]
         if problemCount > 0 {
             fields.append(
-                ("problems", .object([("count", .integer(Int64(problemCount))), ("ids", JSONValue(ids: problemIDs))])))
+                (
+                    "problems",
+                    .object([
+                        ("count", .integer(Int64(problemCount))),
+                        ("ids", JSONValue(ids: problemIDs)),
+                    ])
+                ))
         }
         fields.append(("seen", .array(seen.map { .string($0) })))
         return .object(fields)
     }
 
     static let knownFields: Set<String> = [
-        "time", "host", "roots", "tags", "description", "program", "options", "file_systems", "manifest", "statistics",
+        "time", "host", "roots", "tags", "description", "program", "options", "file_systems",
+        "manifest", "statistics",
         "problems", "seen",
     ]
 
@@ -177,7 +196,8 @@ package struct Snapshot: Sendable {
         let unknown = value.unknownCritical(known: Self.knownFields)
         guard unknown.isEmpty else {
             throw RepositoryError(
-                .newerFormat, key, "uses \(unknown.joined(separator: ", ")), which this release does not know",
+                .newerFormat, key,
+                "uses \(unknown.joined(separator: ", ")), which this release does not know",
                 remedy: "use a newer release of batchsync")
         }
         func ids(_ value: JSONValue?) -> [ChunkID]? {
@@ -187,13 +207,18 @@ package struct Snapshot: Sendable {
         }
         guard let time = value["time"]?.timestamp, let host = value["host"]?.string,
             let roots = value["roots"]?.array, let program = value["program"]?.string,
-            let depth = value["manifest"]?["depth"]?.count, (1...ManifestLimits.levelsMaximum).contains(depth),
+            let depth = value["manifest"]?["depth"]?.count,
+            (1...ManifestLimits.levelsMaximum).contains(depth),
             let top = ids(value["manifest"]?["ids"])
         else { throw .damaged(key, "is not a snapshot of format 1") }
         let paths = roots.compactMap(\.path)
-        guard paths.count == roots.count else { throw .damaged(key, "is not a snapshot of format 1") }
+        guard paths.count == roots.count else {
+            throw .damaged(key, "is not a snapshot of format 1")
+        }
         guard time.compactUTC == name.utc else {
-            throw .damaged(key, "its name says \(name.utc), its content \(time.compactUTC): it has been renamed")
+            throw .damaged(
+                key,
+                "its name says \(name.utc), its content \(time.compactUTC): it has been renamed")
         }
         self.init(time: time, host: host, roots: paths, program: program)
         self.name = name
@@ -201,13 +226,17 @@ package struct Snapshot: Sendable {
         description = value["description"]?.string
         options = value["options"] ?? .object([])
         fileSystems = (value["file_systems"]?.array ?? []).map {
-            FileSystemName(type: $0["type"]?.string ?? "", source: $0["source"]?.string ?? "", uuid: $0["uuid"]?.string)
+            FileSystemName(
+                type: $0["type"]?.string ?? "", source: $0["source"]?.string ?? "",
+                uuid: $0["uuid"]?.string)
         }
         manifestDepth = depth
         manifestIDs = top
         statistics = SnapshotStatistics(value["statistics"])
         if let problems = value["problems"] {
-            guard let list = ids(problems["ids"]) else { throw .damaged(key, "is not a snapshot of format 1") }
+            guard let list = ids(problems["ids"]) else {
+                throw .damaged(key, "is not a snapshot of format 1")
+            }
             problemCount = problems["count"]?.count ?? 0
             problemIDs = list
         }

@@ -1,6 +1,7 @@
 package import SnapshotModel
 
-/// The snapshots of a repository as they are to be listed: marks applied, forgotten ones left out, incomplete ones named.
+/// The snapshots of a repository as they are to be listed: marks applied, forgotten ones left out,
+/// incomplete ones named.
 package struct SnapshotCatalog: Sendable {
     /// In order of time, then id.
     package private(set) var snapshots: [Snapshot]
@@ -20,7 +21,8 @@ package struct SnapshotCatalog: Sendable {
         for name in names {
             do {
                 let value = try repository.readJSON(name)
-                snapshots.append(try Snapshot(name: name, json: value, key: repository.recordKey(name)))
+                snapshots.append(
+                    try Snapshot(name: name, json: value, key: repository.recordKey(name)))
             } catch {
                 // Deleted between the listing and the reading: it is not there.
                 if error.isMissing { continue }
@@ -31,10 +33,12 @@ package struct SnapshotCatalog: Sendable {
         snapshots.sort { $0.time != $1.time ? $0.time < $1.time : $0.id < $1.id }
         try MarkRecord.apply(to: &snapshots, repository, damaged: &damaged)
         let condemned = try CondemnedView.load(repository, damaged: &damaged)
-        return SnapshotCatalog(snapshots: snapshots, damaged: damaged, condemned: condemned, forgotten: forgotten)
+        return SnapshotCatalog(
+            snapshots: snapshots, damaged: damaged, condemned: condemned, forgotten: forgotten)
     }
 
-    /// Marks those snapshots incomplete that need what a delete phase removed which had not seen them (format.md section 11).
+    /// Marks those snapshots incomplete that need what a delete phase removed which had not seen
+    /// them (format.md section 11).
     package mutating func markIncomplete(_ index: ChunkIndex) {
         guard !condemned.deletions.isEmpty else { return }
         for position in snapshots.indices {
@@ -52,17 +56,24 @@ package struct SnapshotCatalog: Sendable {
 
     /// Finds the one snapshot that `text` names among those that `isWanted` lets pass.
     ///
-    /// `latest` means the last of `host`; where that host has none and several others have some, the user must choose.
-    package func find(_ text: String, host: String?, isWanted: (Snapshot) -> Bool = { _ in true }) throws(RepositoryError) -> Snapshot {
+    /// `latest` means the last of `host`; where that host has none and several others have some,
+    /// the user must choose.
+    package func find(_ text: String, host: String?, isWanted: (Snapshot) -> Bool = { _ in true })
+        throws(RepositoryError) -> Snapshot
+    {
         let candidates = snapshots.filter(isWanted)
         guard !candidates.isEmpty else {
             throw RepositoryError(
-                .notFound, text, snapshots.isEmpty ? "the repository has no snapshot yet" : "no snapshot fits the selection",
-                remedy: snapshots.isEmpty ? "make one with 'batchsync backup'" : "'batchsync snapshots' lists them")
+                .notFound, text,
+                snapshots.isEmpty
+                    ? "the repository has no snapshot yet" : "no snapshot fits the selection",
+                remedy: snapshots.isEmpty
+                    ? "make one with 'batchsync backup'" : "'batchsync snapshots' lists them")
         }
         if text == "latest" || text.hasPrefix("latest~") {
             guard let back = text == "latest" ? 0 : Int(text.dropFirst(7)), back >= 0 else {
-                throw RepositoryError(.notFound, text, "is not a snapshot: 'latest~N' counts back from the last")
+                throw RepositoryError(
+                    .notFound, text, "is not a snapshot: 'latest~N' counts back from the last")
             }
             var own = candidates
             if let host {
@@ -70,34 +81,43 @@ package struct SnapshotCatalog: Sendable {
                 if own.isEmpty {
                     let hosts = Set(candidates.map(\.host)).sorted()
                     throw RepositoryError(
-                        .notFound, text, "host '\(host)' has no snapshot here; hosts that have: \(hosts.joined(separator: ", "))",
+                        .notFound, text,
+                        "host '\(host)' has no snapshot here; hosts that have: \(hosts.joined(separator: ", "))",
                         remedy: "choose one with --host NAME, or name the snapshot by its id")
                 }
             }
             guard back < own.count else {
-                throw RepositoryError(.notFound, text, "there are only \(own.count) snapshots to count back through")
+                throw RepositoryError(
+                    .notFound, text, "there are only \(own.count) snapshots to count back through")
             }
             return own[own.count - 1 - back]
         }
-        if text.count >= 4, text.utf8.allSatisfy({ (0x30...0x39).contains($0) || (0x61...0x66).contains($0) }) {
+        if text.count >= 4,
+            text.utf8.allSatisfy({ (0x30...0x39).contains($0) || (0x61...0x66).contains($0) })
+        {
             let found = candidates.filter { $0.id.description.hasPrefix(text) }
             if found.count == 1 { return found[0] }
             if found.count > 1 {
                 throw RepositoryError(
-                    .notFound, text, "\(found.count) snapshots begin like this: \(found.map { $0.id.short }.joined(separator: ", "))",
+                    .notFound, text,
+                    "\(found.count) snapshots begin like this: \(found.map { $0.id.short }.joined(separator: ", "))",
                     remedy: "give more digits")
             }
         }
         if let moment = Self.moment(text) {
             let own = candidates.filter { $0.time <= moment && (host == nil || $0.host == host) }
             guard let last = own.last else {
-                throw RepositoryError(.notFound, text, "no snapshot is as old as this", remedy: "'batchsync snapshots' lists them")
+                throw RepositoryError(
+                    .notFound, text, "no snapshot is as old as this",
+                    remedy: "'batchsync snapshots' lists them")
             }
             return last
         }
         throw RepositoryError(
             .notFound, text, "no snapshot has this id",
-            remedy: "'batchsync snapshots' lists them; a date is written 2026-03-31 or 2026-03-31T22:00:00Z")
+            remedy:
+                "'batchsync snapshots' lists them; a date is written 2026-03-31 or 2026-03-31T22:00:00Z"
+        )
     }
 
     /// `2026-03-31` (its last second), `2026-03-31T22:00[:30][Z]` or with a space; UTC.
@@ -112,7 +132,8 @@ package struct SnapshotCatalog: Sendable {
             }
             return value
         }
-        guard bytes.count >= 10, bytes[4] == 0x2D, bytes[7] == 0x2D, let year = number(0, 4), let month = number(5, 2),
+        guard bytes.count >= 10, bytes[4] == 0x2D, bytes[7] == 0x2D, let year = number(0, 4),
+            let month = number(5, 2),
             let day = number(8, 2), (1...12).contains(month), (1...31).contains(day)
         else { return nil }
         // What the calendar does not have, such as 30 February, would count on into the next month.
@@ -120,10 +141,13 @@ package struct SnapshotCatalog: Sendable {
         if bytes.count == 10 {
             guard isDate else { return nil }
             return Timestamp(
-                seconds: Timestamp(year: year, month: month, day: day, hour: 23, minute: 59, second: 59).seconds,
+                seconds: Timestamp(
+                    year: year, month: month, day: day, hour: 23, minute: 59, second: 59
+                ).seconds,
                 nanoseconds: 999_999_999)
         }
-        guard bytes[10] == 0x54 || bytes[10] == 0x20, bytes.count >= 16, bytes[13] == 0x3A, let hour = number(11, 2),
+        guard bytes[10] == 0x54 || bytes[10] == 0x20, bytes.count >= 16, bytes[13] == 0x3A,
+            let hour = number(11, 2),
             let minute = number(14, 2), hour < 24, minute < 60
         else { return nil }
         var second = 59
@@ -133,16 +157,20 @@ package struct SnapshotCatalog: Sendable {
             second = given
             rest = 19
         }
-        guard bytes.count == rest || bytes.count == rest + 1 && bytes[rest] == 0x5A else { return nil }
-        let whole = Timestamp(year: year, month: month, day: day, hour: hour, minute: minute, second: second)
+        guard bytes.count == rest || bytes.count == rest + 1 && bytes[rest] == 0x5A else {
+            return nil
+        }
+        let whole = Timestamp(
+            year: year, month: month, day: day, hour: hour, minute: minute, second: second)
         guard isDate else { return nil }
         return Timestamp(seconds: whole.seconds, nanoseconds: 999_999_999)
     }
 }
 
 extension ChunkIndex {
-    /// Whether a snapshot can no longer be whole once `gone` has gone: a top node lies in nothing else, or each of its lines names
-    /// some of it (format.md section 11). One line without is enough.
+    /// Whether a snapshot can no longer be whole once `gone` has gone: a top node lies in nothing
+    /// else, or each of its lines names some of it (format.md section 11). One line without is
+    /// enough.
     func lacks(_ snapshot: Snapshot, without gone: Set<BundleID>) -> Bool {
         for id in snapshot.topIDs {
             let holders = locations(id)

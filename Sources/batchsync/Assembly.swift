@@ -10,7 +10,8 @@ import SnapshotRepository
 struct Assembly {
     /// What a verb is going to read.
     enum Need {
-        /// Records only: the key of this host is enough. A passphrase is used where the user names one.
+        /// Records only: the key of this host is enough. A passphrase is used where the user names
+        /// one.
         case hostKey
         /// More can be done with the owner's identity, and it is used if it is at hand.
         case ownerIfGiven

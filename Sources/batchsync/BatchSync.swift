@@ -101,7 +101,8 @@ struct BatchSync: ParsableCommand {
         }
     }
 
-    /// Prints what the parser has to say: help and version as a result, everything else as an error.
+    /// Prints what the parser has to say: help and version as a result, everything else as an
+    /// error.
     private static func parserOutcome(_ error: any Error, asJSON: Bool) -> ExitStatus {
         let message = RawArguments.display(fullMessage(for: error))
         guard !exitCode(for: error).isSuccess else {

@@ -2,8 +2,8 @@ import CSystem
 import Glibc
 import SnapshotModel
 
-/// Where a passphrase comes from. Never from the words of the command line, which every user of the host
-/// can read.
+/// Where a passphrase comes from. Never from the words of the command line, which every user of the
+/// host can read.
 struct PassphraseSource {
     let file: PathArgument?
     let command: PathArgument?

@@ -2,12 +2,13 @@ import ArgumentParser
 import Glibc
 import SnapshotModel
 
-/// The words of the command line without loss. Linux passes bytes; a Swift string repairs what is not
-/// UTF-8, and the file of that name could never be named again.
+/// The words of the command line without loss. Linux passes bytes; a Swift string repairs what is
+/// not UTF-8, and the file of that name could never be named again.
 ///
-/// A byte that belongs to no UTF-8 text travels through the parser as a scalar of its own, at the end of
-/// the last private plane, and becomes a byte again where a path is asked for. Text that holds one of
-/// those scalars itself is written byte by byte in the same way, so nothing is ambiguous.
+/// A byte that belongs to no UTF-8 text travels through the parser as a scalar of its own, at the
+/// end of the last private plane, and becomes a byte again where a path is asked for. Text that
+/// holds one of those scalars itself is written byte by byte in the same way, so nothing is
+/// ambiguous.
 enum RawArguments {
     private static let base: UInt32 = 0x10_FF00
 
@@ -36,7 +37,8 @@ enum RawArguments {
         var rest = bytes[...]
         while let first = rest.first {
             var input = rest.makeIterator()
-            // A decoder for each character: one reads ahead after an error, and its place would be lost.
+            // A decoder for each character: one reads ahead after an error, and its place would be
+            // lost.
             var decoder = UTF8()
             if case .scalarValue(let scalar) = decoder.decode(&input), scalar.value < base + 0x80 {
                 text.append(scalar)

@@ -3,8 +3,8 @@ import Glibc
 import Replication
 import Synchronization
 
-/// SIGINT and SIGTERM: the first asks the verb to stop cleanly, the second ends the program at once. So
-/// does the first where nothing is under way that has to be brought to an end.
+/// SIGINT and SIGTERM: the first asks the verb to stop cleanly, the second ends the program at
+/// once. So does the first where nothing is under way that has to be brought to an end.
 enum Signals {
     /// Asks the running verb to stop. One for the process: a command runs one verb.
     static let cancellation = Cancellation()
@@ -28,7 +28,8 @@ enum Signals {
     private static func handle(_ number: Int32, _ handler: @escaping @convention(c) (Int32) -> Void)
     {
         var action = sigaction()
-        // Whoever started this program with the signal ignored (nohup, a shell's background job) wants it so.
+        // Whoever started this program with the signal ignored (nohup, a shell's background job)
+        // wants it so.
         if sigaction(number, nil, &action) == 0, number != SIGPIPE,
             unsafeBitCast(action.__sigaction_handler.sa_handler, to: Int.self)
                 == unsafeBitCast(SIG_IGN, to: Int.self)

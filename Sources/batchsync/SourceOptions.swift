@@ -57,7 +57,8 @@ struct ExclusionOptions: ParsableArguments {
     }
 }
 
-/// Exclusion rules as values: from the command line, or from the options that a snapshot was made with.
+/// Exclusion rules as values: from the command line, or from the options that a snapshot was made
+/// with.
 struct ExclusionRecord {
     var exclude: [[UInt8]] = []
     var excludeFrom: [[UInt8]] = []
@@ -157,7 +158,8 @@ struct SourceCheck {
         root.isSymbolicLink ? nil : HostFile.realPath(root.path)
     }
 
-    /// Leaves out the repository, and the cache and state of batchsync, which change while it works.
+    /// Leaves out the repository, and the cache and state of batchsync, which change while it
+    /// works.
     ///
     /// - Returns: What to tell the user.
     func leaveOutOwnFiles(of options: inout WalkOptions) -> [String] {
@@ -171,7 +173,8 @@ struct SourceCheck {
             for root in roots {
                 guard let source = real(root), EntryPath.contains(source, place), source != place
                 else { continue }
-                // The walk names what it finds by the root's path, through whatever links that leads.
+                // The walk names what it finds by the root's path, through whatever links that
+                // leads.
                 let below = source == [0x2F] ? place : Array(place[source.count...])
                 let walked = (root.path == [0x2F] ? [] : root.path) + below
                 options.rules.add(option: [0x2F] + Self.quoted(walked) + [0x2F])

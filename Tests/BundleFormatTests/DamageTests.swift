@@ -232,7 +232,8 @@ struct HostileTests {
         #expect(found(compressed(Self.raw, statesSize: false)) == .malformed)
         #expect(found(compressed(Self.raw, hasChecksum: false)) == .malformed)
         var wide = compressed(Self.raw)
-        // The same frame with a window of 2^28 stated: header byte, window, then the size on four bytes.
+        // The same frame with a window of 2^28 stated: header byte, window, then the size on four
+        // bytes.
         #expect(wide[4] & 0xE0 == 0x60)
         let size = UInt32(Self.raw.count)
         wide.replaceSubrange(

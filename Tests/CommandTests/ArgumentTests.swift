@@ -75,7 +75,8 @@ struct ArgumentTests {
 
     @Test("A terminal is asked for the passphrase twice at init, and shows none of it")
     func prompt() {
-        // Types each answer once its question is there: what is typed before is thrown away, as it should be.
+        // Types each answer once its question is there: what is typed before is thrown away, as it
+        // should be.
         let session = """
             import os, pty, sys
             child, terminal = pty.fork()

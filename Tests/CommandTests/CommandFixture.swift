@@ -4,8 +4,8 @@ import SnapshotModel
 import TestSupport
 import Testing
 
-/// The built binary in a world of its own: a directory with keys, cache and state of nobody else, and a
-/// shell that finds the command by its name.
+/// The built binary in a world of its own: a directory with keys, cache and state of nobody else,
+/// and a shell that finds the command by its name.
 struct CommandFixture {
     let directory = TemporaryDirectory()
 

@@ -192,7 +192,8 @@ struct ExitStatusTests {
         arguments: [("INT", 130), ("TERM", 143)])
     func signal(_ name: String, _ code: Int32) {
         fixture.repository()
-        // The command whose output is stored sends the signal and goes on for ever: only the backup can end it.
+        // The command whose output is stored sends the signal and goes on for ever: only the backup
+        // can end it.
         fixture.expect(
             code,
             "batchsync backup -r repository --stdin-from-command zeros -- sh -c 'kill -\(name) $PPID; cat /dev/zero'",

@@ -2,8 +2,9 @@ import Glibc
 import TestSupport
 import Testing
 
-/// A transcript is a session as a person would see it: lines that begin with `$ ` are typed, what follows is what
-/// the command answers. What differs from run to run stands as `<id>`, `<size>` and the like.
+/// A transcript is a session as a person would see it: lines that begin with `$ ` are typed, what
+/// follows is what the command answers. What differs from run to run stands as `<id>`, `<size>` and
+/// the like.
 @Suite("Transcripts")
 struct TranscriptTests {
     static let folder =
@@ -20,7 +21,7 @@ struct TranscriptTests {
         let fixture = CommandFixture()
         var actual = ""
         for line in written.split(separator: "\n", omittingEmptySubsequences: false) {
-            if line.hasPrefix("#") || line.isEmpty, actual.isEmpty || line.hasPrefix("#") {
+            if line.hasPrefix("## ") {
                 actual += line + "\n"
                 continue
             }

@@ -128,7 +128,8 @@ struct WalkDice {
     }
 }
 
-/// A file system in memory, where there is one: making and removing many files elsewhere takes many times as long.
+/// A file system in memory, where there is one: making and removing many files elsewhere takes many
+/// times as long.
 let quickPlace = access("/dev/shm", W_OK) == 0 ? "/dev/shm" : "/tmp"
 
 let isRoot = geteuid() == 0

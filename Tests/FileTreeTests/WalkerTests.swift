@@ -325,7 +325,8 @@ struct WalkerTests {
 
     private final class Box { var work: () -> Void = {} }
 
-    /// Runs `body` on a thread of its own that accesses files as the user nobody: setfsuid is a matter of one thread.
+    /// Runs `body` on a thread of its own that accesses files as the user nobody: setfsuid is a
+    /// matter of one thread.
     private func asNobody<Value>(
         _ body: @escaping () throws -> Value
     ) -> Result<Value, any Error>? {

@@ -20,7 +20,9 @@ struct RecoveryScriptTests {
     func scriptPassesItsOwnSuite() throws {
         let process = Process()
         process.executableURL = URL(fileURLWithPath: "/usr/bin/env")
-        process.arguments = ["python3", Self.fixtures.appendingPathComponent("test_recover.py").path]
+        process.arguments = [
+            "python3", Self.fixtures.appendingPathComponent("test_recover.py").path,
+        ]
         let output = Pipe()
         process.standardOutput = output
         process.standardError = output

@@ -173,14 +173,14 @@ struct PowerLossTests {
         var log = operations.operations
         let storeMade = try #require(log.firstIndex(of: .makeDirectory("store")))
         log.insert(.synchronizeDirectory(""), at: storeMade + 1)
-        log.forEach { model.apply($0) }
+        for operation in log { model.apply(operation) }
         let path = "store/\(key)"
         #expect(model.images().contains { $0.bytes(at: path) == nil })
         #expect(model.images().contains { $0.bytes(at: path)?.isEmpty == true })
 
         let store = try LocalStore.open(at: directory.path("store"), operations: operations)
         try store.put(bytes, at: key)
-        operations.operations.dropFirst(log.count - 1).forEach { model.apply($0) }
+        for operation in operations.operations.dropFirst(log.count - 1) { model.apply(operation) }
         #expect(model.images().allSatisfy { $0.bytes(at: path) == bytes })
     }
 

@@ -18,10 +18,15 @@ struct TreeLife {
         generator = SeededGenerator(seed: seed)
     }
 
-    private mutating func number(_ range: Range<Int>) -> Int { Int.random(in: range, using: &generator) }
+    private mutating func number(_ range: Range<Int>) -> Int {
+        Int.random(in: range, using: &generator)
+    }
 
     private mutating func name() -> String {
-        let stems = ["a", "b", "data", "é", "tab\tand space", "new\nline", "quote\"back\\slash", "x", "y", "-dash", ".hidden"]
+        let stems = [
+            "a", "b", "data", "é", "tab\tand space", "new\nline", "quote\"back\\slash", "x", "y",
+            "-dash", ".hidden",
+        ]
         return stems[number(0..<stems.count)] + String(number(0..<12))
     }
 
@@ -31,7 +36,9 @@ struct TreeLife {
         case 1: return generator.bytes(number(200_000..<900_000))
         case 2: return generator.text(number(60_000..<140_000))
         case 3: return [UInt8](repeating: 0, count: number(1..<200_000))
-        default: return number(0..<2) == 0 ? generator.text(number(1..<9_000)) : generator.bytes(number(1..<9_000))
+        default:
+            return number(0..<2) == 0
+                ? generator.text(number(1..<9_000)) : generator.bytes(number(1..<9_000))
         }
     }
 
@@ -45,7 +52,8 @@ struct TreeLife {
         let all = paths.filter { path in
             guard !path.hasSuffix("/") else { return false }
             var status = csys_stat()
-            return csys_lstatat(AT_FDCWD, directory.path(path), &status) == 0 && csys_kind(status.mode) == CSYS_FILE
+            return csys_lstatat(AT_FDCWD, directory.path(path), &status) == 0
+                && csys_kind(status.mode) == CSYS_FILE
         }
         return all.isEmpty ? nil : all[number(0..<all.count)]
     }
@@ -68,7 +76,10 @@ struct TreeLife {
         case 0...3:
             let path = directory.path(anyDirectory() + name())
             var status = csys_stat()
-            if csys_lstatat(AT_FDCWD, path, &status) == 0, csys_kind(status.mode) == CSYS_DIRECTORY { return "nothing" }
+            if csys_lstatat(AT_FDCWD, path, &status) == 0, csys_kind(status.mode) == CSYS_DIRECTORY
+            {
+                return "nothing"
+            }
             _ = csys_unlinkat(AT_FDCWD, path, 0)
             writeFile(bytes(), to: path, mode: UInt32([0o600, 0o644, 0o755, 0o400][number(0..<4)]))
             stamp(path)
@@ -122,8 +133,12 @@ struct TreeLife {
             return "remove \(victim)"
         case 12:
             guard let file = anyFile() else { return "nothing" }
-            _ = csys_fchmodat(AT_FDCWD, directory.path(file), UInt32([0o600, 0o640, 0o4755, 0o777][number(0..<4)]))
-            if isRoot { _ = csys_lchownat(AT_FDCWD, directory.path(file), UInt32(number(0..<3) * 1000), 0) }
+            _ = csys_fchmodat(
+                AT_FDCWD, directory.path(file),
+                UInt32([0o600, 0o640, 0o4755, 0o777][number(0..<4)]))
+            if isRoot {
+                _ = csys_lchownat(AT_FDCWD, directory.path(file), UInt32(number(0..<3) * 1000), 0)
+            }
             return "chmod \(file)"
         case 13:
             guard let file = anyFile() else { return "nothing" }
@@ -155,7 +170,9 @@ struct ChangeSequenceTests {
         var log: [String] = []
         let count = 5 + Int(choice.next() % 4)
         for generation in 0..<count {
-            for _ in 0..<(generation == 0 ? 40 : Int(choice.next() % 25)) { log.append(life.step()) }
+            for _ in 0..<(generation == 0 ? 40 : Int(choice.next() % 25)) {
+                log.append(life.step())
+            }
             // Half of the nights the files count as old by the next one, sometimes the cache is lost.
             if choice.next() % 2 == 0 { world.settle() }
             if choice.next() % 6 == 0 {
@@ -171,13 +188,17 @@ struct ChangeSequenceTests {
             // Any generation at any time.
             let picked = generations[Int(choice.next() % UInt64(generations.count))]
             let snapshot = try #require(try world.snapshots().first { $0.id == picked.id })
-            let differences = picked.image.differences(try world.image(of: snapshot, withHoles: true))
-            #expect(differences == [], "seed \(seed), after backup \(generation + 1): \(log.suffix(40))")
+            let differences = picked.image.differences(
+                try world.image(of: snapshot, withHoles: true))
+            #expect(
+                differences == [], "seed \(seed), after backup \(generation + 1): \(log.suffix(40))"
+            )
         }
         let snapshots = try world.snapshots()
         #expect(snapshots.map(\.id) == generations.map(\.id))
         for (position, snapshot) in snapshots.enumerated() {
-            let differences = generations[position].image.differences(try world.image(of: snapshot, withHoles: true))
+            let differences = generations[position].image.differences(
+                try world.image(of: snapshot, withHoles: true))
             #expect(differences == [], "seed \(seed), generation \(position + 1)")
         }
         let report = try world.verify(data: true)

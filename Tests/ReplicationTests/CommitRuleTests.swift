@@ -14,15 +14,19 @@ enum HandMade {
     ) throws -> RecordName {
         let now = Timestamp(nanosecondsSince1970: HostClock.now)
         return try repository.putRecord(
-            type, time: now, .object([("time", .string(now.text)), ("host", .string("pruner"))] + fields))
+            type, time: now,
+            .object([("time", .string(now.text)), ("host", .string("pruner"))] + fields))
     }
 
-    static func condemn(_ bundles: some Sequence<BundleID>, in repository: Repository) throws -> RecordName {
+    static func condemn(_ bundles: some Sequence<BundleID>, in repository: Repository) throws
+        -> RecordName
+    {
         try put(
             .condemned, repository,
             [
                 ("state", .string("condemned")),
-                ("bundles", .array(bundles.sorted().map { .string($0.description) })), ("index", .array([])),
+                ("bundles", .array(bundles.sorted().map { .string($0.description) })),
+                ("index", .array([])),
             ])
     }
 
@@ -32,7 +36,8 @@ enum HandMade {
         try put(
             .condemned, repository,
             [
-                ("state", .string("deleting")), ("records", .array(records.map { .string($0.text) })),
+                ("state", .string("deleting")),
+                ("records", .array(records.map { .string($0.text) })),
                 ("snapshots", .array(snapshots.map { .string($0.description) })),
             ])
     }
@@ -40,7 +45,9 @@ enum HandMade {
 
 @Suite("The commit rule, the fence, the lease, and finality")
 struct CommitRuleTests {
-    private func world(graceSeconds: Int = 86_400, store: any ObjectStore = MemoryStore()) throws -> World {
+    private func world(graceSeconds: Int = 86_400, store: any ObjectStore = MemoryStore()) throws
+        -> World
+    {
         let world = try World(store: store, graceSeconds: graceSeconds, sourceInMemory: true)
         plantTree(world.source, files: 20, largeBytes: 1 << 20)
         return world
@@ -56,7 +63,8 @@ struct CommitRuleTests {
         var damaged: [RepositoryError] = []
         let condemned = try CondemnedView.load(repository, damaged: &damaged)
         let listed = try repository.listBundles()
-        let need = try ChunkIndex.load(repository, condemned: condemned, listed: listed).need(of: snapshot)
+        let need = try ChunkIndex.load(repository, condemned: condemned, listed: listed).need(
+            of: snapshot)
         #expect(need.missing == [])
         return need.bundles
     }
@@ -69,9 +77,11 @@ struct CommitRuleTests {
     }
 
     private func expectWhole(
-        _ world: World, _ report: BackupReport, _ comment: Comment = "", location: SourceLocation = #_sourceLocation
+        _ world: World, _ report: BackupReport, _ comment: Comment = "",
+        location: SourceLocation = #_sourceLocation
     ) throws {
-        let differences = TreeImage(of: world.source.path).differences(try world.image(of: report.snapshot))
+        let differences = TreeImage(of: world.source.path).differences(
+            try world.image(of: report.snapshot))
         #expect(differences == [], comment, sourceLocation: location)
     }
 
@@ -117,7 +127,9 @@ struct CommitRuleTests {
     }
 
     /// Backs up, and just before the commit something happens to the repository, once.
-    private func backup(_ world: World, beforeCommit body: @escaping @Sendable () -> Void) throws -> BackupReport {
+    private func backup(_ world: World, beforeCommit body: @escaping @Sendable () -> Void) throws
+        -> BackupReport
+    {
         let once = Atomic<Bool>(false)
         let monitor = EventMonitor(onPhase: { phase in
             if phase == "committing", !once.exchange(true, ordering: .relaxed) { body() }
@@ -139,7 +151,9 @@ struct CommitRuleTests {
         let report = try backup(
             world,
             beforeCommit: {
-                do { _ = try HandMade.condemn(condemned, in: try world.open()) } catch { Issue.record(error) }
+                do { _ = try HandMade.condemn(condemned, in: try world.open()) } catch {
+                    Issue.record(error)
+                }
             })
         #expect(try need(world, report.snapshot).isDisjoint(with: condemned))
         #expect(report.snapshot.seen.count == 1)
@@ -167,7 +181,9 @@ struct CommitRuleTests {
         try expectWhole(world, report)
     }
 
-    @Test("Within half the grace period the look at the beginning holds, and the snapshot says what it had seen")
+    @Test(
+        "Within half the grace period the look at the beginning holds, and the snapshot says what it had seen"
+    )
     func withinGrace() throws {
         let world = try world()
         let first = try world.backup()
@@ -176,7 +192,9 @@ struct CommitRuleTests {
         let report = try backup(
             world,
             beforeCommit: {
-                do { _ = try HandMade.condemn(condemned, in: try world.open()) } catch { Issue.record(error) }
+                do { _ = try HandMade.condemn(condemned, in: try world.open()) } catch {
+                    Issue.record(error)
+                }
             })
         #expect(report.snapshot.seen == [])
         // Prune will count this snapshot before it deletes: grace is longer than the look was old.
@@ -198,7 +216,11 @@ struct CommitRuleTests {
             beforeCommit: {
                 for id in victims {
                     guard let key = ObjectKey(repository.bundleKey(id)) else { continue }
-                    if isRemoved { try? store.delete(key) } else { store.alter(key) { $0.removeLast() } }
+                    if isRemoved {
+                        try? store.delete(key)
+                    } else {
+                        store.alter(key) { $0.removeLast() }
+                    }
                 }
             })
         #expect(try need(world, report.snapshot).isDisjoint(with: victims))
@@ -209,7 +231,8 @@ struct CommitRuleTests {
     func listedAtOnce() throws {
         let directory = TemporaryDirectory.inMemory()
         let world = try World(
-            store: try LocalStore.create(at: directory.path("store")), at: directory.path("store"), sourceInMemory: true)
+            store: try LocalStore.create(at: directory.path("store")), at: directory.path("store"),
+            sourceInMemory: true)
         plantTree(world.source, files: 20, largeBytes: 1 << 20)
         try world.backup()
         world.settle()
@@ -220,7 +243,9 @@ struct CommitRuleTests {
         try expectWhole(world, try world.backup())
     }
 
-    @Test("A snapshot that needs what a delete phase removed without having seen it is incomplete, until the next run")
+    @Test(
+        "A snapshot that needs what a delete phase removed without having seen it is incomplete, until the next run"
+    )
     func fence() throws {
         let world = try world()
         let first = try world.backup()
@@ -236,8 +261,13 @@ struct CommitRuleTests {
         _ = try HandMade.startDeleting([record], seen: [], in: repository)
         #expect(try incomplete(world) == [true])
         let verdict = try world.verify()
-        #expect(verdict.findings.contains { $0.kind == .incomplete && $0.snapshots == [first.snapshot.id] })
-        for id in content { try world.store.delete(try #require(ObjectKey(repository.bundleKey(id)))) }
+        #expect(
+            verdict.findings.contains {
+                $0.kind == .incomplete && $0.snapshots == [first.snapshot.id]
+            })
+        for id in content {
+            try world.store.delete(try #require(ObjectKey(repository.bundleKey(id))))
+        }
 
         // The next run of the host had seen the record: it uses nothing of what has gone.
         let second = try world.backup()
@@ -251,7 +281,9 @@ struct CommitRuleTests {
         #expect(report.damagedSnapshots == 0)
     }
 
-    @Test("A long run holds one lease that names what it made and what it uses, and gives it up when it commits")
+    @Test(
+        "A long run holds one lease that names what it made and what it uses, and gives it up when it commits"
+    )
     func lease() throws {
         let world = try world()
         try world.backup()
@@ -300,7 +332,9 @@ struct CommitRuleTests {
         try expectWhole(world, try world.backup())
     }
 
-    @Test("A condemned record that cannot be read stops the run: it might name what the run would use")
+    @Test(
+        "A condemned record that cannot be read stops the run: it might name what the run would use"
+    )
     func unreadableRecord() throws {
         let store = MemoryStore()
         let world = try world(store: store)

@@ -49,7 +49,9 @@ struct CrashTests {
     }
 
     /// Every snapshot that is listed restores to one of the trees that were backed up, the earlier ones to theirs.
-    private func check(_ world: World, _ before: [TreeImage], _ now: TreeImage, _ what: String) throws {
+    private func check(_ world: World, _ before: [TreeImage], _ now: TreeImage, _ what: String)
+        throws
+    {
         let snapshots = try world.snapshots()
         #expect(snapshots.count >= before.count, "\(what): an earlier snapshot has gone")
         for (position, snapshot) in snapshots.enumerated() {
@@ -72,25 +74,32 @@ struct CrashTests {
             #expect(operations >= 6)
             let stored = try storedContent(calm)
             for number in 1...operations {
-                let what = "\(ending) at call \(number) of \(operations), second \(second), checkpoints \(checkpoints)"
+                let what =
+                    "\(ending) at call \(number) of \(operations), second \(second), checkpoints \(checkpoints)"
                 let (world, before, now) = try world(second: second)
                 let store = ending.store(world.store, at: number)
                 do {
                     try world.backup(through: store) { change(&$0, checkpoints: checkpoints) }
                 } catch {
-                    #expect(error is ReplicationError || error is RepositoryError, "\(what): \(error)")
+                    #expect(
+                        error is ReplicationError || error is RepositoryError, "\(what): \(error)")
                 }
                 try check(world, before, now, what)
                 let left = try world.open().listBundles()
                 let report = try world.backup()
                 let waste = try world.waste()
                 #expect(waste.twice == 0, "\(what): \(waste.twice) chunks were stored again")
-                #expect(waste.unindexed == 0, "\(what): \(waste.unindexed) bundles were stored for nothing")
+                #expect(
+                    waste.unindexed == 0,
+                    "\(what): \(waste.unindexed) bundles were stored for nothing")
                 #expect(try Set(left.keys).isSubset(of: world.open().listBundles().keys), "\(what)")
-                #expect(try storedContent(world) == stored, "\(what): not the same chunks in the end")
+                #expect(
+                    try storedContent(world) == stored, "\(what): not the same chunks in the end")
                 try check(world, before, now, "\(what), after the next run")
                 #expect(report.problemCount == 0)
-                #expect(treeContents(world.host.directories.statePath(world.id) + "/runs") == [], "\(what): a journal stays")
+                #expect(
+                    treeContents(world.host.directories.statePath(world.id) + "/runs") == [],
+                    "\(what): a journal stays")
             }
         }
     }
@@ -103,7 +112,10 @@ struct CrashTests {
         let bytes = 24 << 20
         func world() throws -> World {
             let world = try World(sourceInMemory: true)
-            for number in 0..<6 { world.source.put(SeededGenerator.numbers(seed &* 10 &+ UInt64(number), bytes), "file-\(number)") }
+            for number in 0..<6 {
+                world.source.put(
+                    SeededGenerator.numbers(seed &* 10 &+ UInt64(number), bytes), "file-\(number)")
+            }
             return world
         }
         let calm = try world()
@@ -119,7 +131,9 @@ struct CrashTests {
             let world = try world()
             let timing: FaultyStore.Fault.Timing = choice.next() % 2 == 0 ? .before : .after
             #expect(throws: (any Error).self, "\(what)") {
-                try world.backup(through: CrashingStore(world.store, crashAt: number, timing, writesOnly: true)) {
+                try world.backup(
+                    through: CrashingStore(world.store, crashAt: number, timing, writesOnly: true)
+                ) {
                     $0.checkpointSeconds = 0
                 }
             }
@@ -130,7 +144,10 @@ struct CrashTests {
             #expect(waste.twice == 0 && waste.unindexed == 0, "\(what): \(waste)")
             // Times differ from those of the calm world's directory only.
             let restored = try world.image(of: report.snapshot)
-            #expect(restored.nodes.count == image.nodes.count && image.nodes.allSatisfy { restored.nodes[$0.key]?.digest == $0.value.digest }, "\(what)")
+            #expect(
+                restored.nodes.count == image.nodes.count
+                    && image.nodes.allSatisfy { restored.nodes[$0.key]?.digest == $0.value.digest },
+                "\(what)")
         }
     }
 
@@ -138,16 +155,24 @@ struct CrashTests {
     func resumedReading() throws {
         let world = try World(sourceInMemory: true)
         let (count, bytes) = (40, 4 << 20)
-        for number in 0..<count { world.source.put(SeededGenerator.numbers(UInt64(number), bytes), "file-\(10 + number)") }
+        for number in 0..<count {
+            world.source.put(SeededGenerator.numbers(UInt64(number), bytes), "file-\(10 + number)")
+        }
         #expect(throws: (any Error).self) {
             // The last thing that a run writes: everything was read by then, and checkpoints have told most of it.
-            try world.backup(through: InterferingStore.failing(world.store, below: "snapshots/")) { $0.checkpointSeconds = 0 }
+            try world.backup(through: InterferingStore.failing(world.store, below: "snapshots/")) {
+                $0.checkpointSeconds = 0
+            }
         }
         world.ageDrafts()
         let report = try world.backup()
-        #expect(report.statistics.readBytes < count * bytes / 2, "read \(report.statistics.readBytes) of \(count * bytes)")
+        #expect(
+            report.statistics.readBytes < count * bytes / 2,
+            "read \(report.statistics.readBytes) of \(count * bytes)")
         #expect(report.statistics.newChunks == 0)
-        #expect(TreeImage(of: world.source.path).differences(try world.image(of: report.snapshot)) == [])
+        #expect(
+            TreeImage(of: world.source.path).differences(try world.image(of: report.snapshot)) == []
+        )
     }
 
     /// The content chunks of all bundles, each as often as it is stored.
@@ -157,7 +182,9 @@ struct CrashTests {
             var isContent = false
             mutating func bundle(_ bundle: IndexedBundle) { isContent = bundle.kind == .content }
             mutating func frame(_ frame: IndexedFrame) {}
-            mutating func chunk(_ id: ChunkID, offset: UInt32, length: UInt32) { if isContent { ids.append(id) } }
+            mutating func chunk(_ id: ChunkID, offset: UInt32, length: UInt32) {
+                if isContent { ids.append(id) }
+            }
             mutating func segment(_ id: ChunkID, bundles: [BundleID]) {}
         }
         let repository = try world.open()

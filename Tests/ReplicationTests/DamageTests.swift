@@ -56,7 +56,8 @@ struct DamageCampaignTests {
         case .hostKey: return try #require(all.first { $0.text.hasPrefix("keys/host-") })
         case .recipients: return try #require(all.first { $0.text.hasPrefix("keys/recipients-") })
         case .index:
-            let first = try #require(try repository.listRecords(.index).max { $0.length < $1.length })
+            let first = try #require(
+                try repository.listRecords(.index).max { $0.length < $1.length })
             return try #require(ObjectKey(repository.recordKey(first.name)))
         case .firstSnapshot, .lastSnapshot:
             let name = try #require(scene.snapshots[place == .firstSnapshot ? 0 : 1].name)
@@ -76,22 +77,30 @@ struct DamageCampaignTests {
             // Another name of the same shape: the last digits of the id are turned round.
             let bytes = try #require(store.bytes(key))
             var text = Array(key.text.utf8)
-            let dot = key.text.utf8.firstIndex(of: UInt8(ascii: ".")).map { key.text.utf8.distance(from: key.text.startIndex, to: $0) }
+            let dot = key.text.utf8.firstIndex(of: UInt8(ascii: ".")).map {
+                key.text.utf8.distance(from: key.text.startIndex, to: $0)
+            }
             let end = try #require(dot)
-            text[end - 1] = text[end - 1] == UInt8(ascii: "0") ? UInt8(ascii: "1") : UInt8(ascii: "0")
+            text[end - 1] =
+                text[end - 1] == UInt8(ascii: "0") ? UInt8(ascii: "1") : UInt8(ascii: "0")
             try store.delete(key)
             store.plant(bytes, at: try #require(ObjectKey(String(decoding: text, as: UTF8.self))))
         }
     }
 
     /// What comes back is right or is named; nothing is silently wrong.
-    private func checkRestore(_ scene: Scene, _ snapshot: Snapshot, _ expected: TreeImage, _ what: String) throws {
+    private func checkRestore(
+        _ scene: Scene, _ snapshot: Snapshot, _ expected: TreeImage, _ what: String
+    ) throws {
         let (report, target) = try scene.world.restore(snapshot, on: scene.world.host)
         let image = TreeImage(of: target.path("out"))
         let prefix = Array(scene.world.source.path.utf8) + [0x2F]
         let named = Set(
-            (report.damaged.map(\.path) + report.problems.map(\.path)).map { $0.starts(with: prefix) ? Array($0.dropFirst(prefix.count)) : $0 })
-        for (path, node) in image.nodes where node.mode & 0o170000 == 0o100000 && !named.contains(path) {
+            (report.damaged.map(\.path) + report.problems.map(\.path)).map {
+                $0.starts(with: prefix) ? Array($0.dropFirst(prefix.count)) : $0
+            })
+        for (path, node) in image.nodes
+        where node.mode & 0o170000 == 0o100000 && !named.contains(path) {
             let wanted = expected.nodes[path]
             #expect(
                 node.digest == wanted?.digest && node.size == wanted?.size,
@@ -121,25 +130,36 @@ struct DamageCampaignTests {
                     #expect(report.problemCount == 0, "\(what)")
                     switch place {
                     case .firstSnapshot, .lastSnapshot:
-                        #expect(image.differences(try scene.world.image(of: report.snapshot)) == [], "\(what)")
+                        #expect(
+                            image.differences(try scene.world.image(of: report.snapshot)) == [],
+                            "\(what)")
                     case .index where damage == .delete || damage == .rename:
                         // The host takes what only that record told for lost, and stores it again.
-                        #expect(image.differences(try scene.world.image(of: report.snapshot)) == [], "\(what)")
+                        #expect(
+                            image.differences(try scene.world.image(of: report.snapshot)) == [],
+                            "\(what)")
                     case .index, .content, .manifest:
                         // It relied on what it had seen before and no list contradicts.
                         try checkRestore(scene, report.snapshot, image, what)
                     case .config, .hostKey, .recipients: break
                     }
                     // Nothing that was there has gone or changed.
-                    for (key, bytes) in untouched { #expect(scene.store.bytes(key) == bytes, "\(what): \(key) was touched") }
+                    for (key, bytes) in untouched {
+                        #expect(scene.store.bytes(key) == bytes, "\(what): \(key) was touched")
+                    }
                 case .restore:
                     for snapshot in try scene.world.snapshots() {
-                        let position = try #require(scene.snapshots.firstIndex { $0.id == snapshot.id })
+                        let position = try #require(
+                            scene.snapshots.firstIndex { $0.id == snapshot.id })
                         do {
                             try checkRestore(scene, snapshot, scene.images[position], what)
                         } catch {
-                            #expect(error is ReplicationError || error is RepositoryError, "\(what): \(error)")
-                            #expect(place != .firstSnapshot && place != .lastSnapshot, "\(what): \(error)")
+                            #expect(
+                                error is ReplicationError || error is RepositoryError,
+                                "\(what): \(error)")
+                            #expect(
+                                place != .firstSnapshot && place != .lastSnapshot,
+                                "\(what): \(error)")
                         }
                     }
                 case .verify:
@@ -182,7 +202,8 @@ struct DamageCampaignTests {
     func lastCommit() throws {
         let scene = try scene()
         try scene.store.delete(try key(.lastSnapshot, scene))
-        #expect(try scene.world.verify(on: scene.world.host).findings.contains { $0.kind == .vanished })
+        #expect(
+            try scene.world.verify(on: scene.world.host).findings.contains { $0.kind == .vanished })
         // A host that never wrote here cannot know.
         let other = try scene.world.addHost("other")
         #expect(try scene.world.verify(on: other).isSound)

@@ -44,7 +44,8 @@ struct DumpTests {
         var generator = SeededGenerator(seed: 31)
         let chunks = [generator.bytes(100_000), generator.bytes(60_000)]
         scratch.file(
-            "/x", chunks, holes: [Hole(offset: 0, length: 4096), Hole(offset: 50_000, length: 300_000)],
+            "/x", chunks,
+            holes: [Hole(offset: 0, length: 4096), Hole(offset: 50_000, length: 300_000)],
             frameForEach: true)
         scratch.file("/y", [])
         let bytes = chunks[0] + chunks[1]
@@ -74,7 +75,9 @@ struct DumpTests {
         scratch.add(.symlink, "/srv/d/l") { $0.target = Array("a".utf8) }
         scratch.add(.fifo, "/srv/d/p")
         scratch.add(.socket, "/srv/d/s")
-        scratch.file("/srv/d/old", [[4]]) { $0.mtime = Timestamp(seconds: -100, nanoseconds: 500_000_000) }
+        scratch.file("/srv/d/old", [[4]]) {
+            $0.mtime = Timestamp(seconds: -100, nanoseconds: 500_000_000)
+        }
         let long = String(repeating: "n", count: 200)
         scratch.file("/srv/d/\(long)/\(long)", [[5]])
         scratch.file("/srv/d/zürich", [[6]])
@@ -100,7 +103,9 @@ struct DumpTests {
         let raw = Array((scratch.target + "/z").utf8) + [0xFF, 0xFE, 0]
         var status = csys_stat()
         let found = raw.withUnsafeBufferPointer { buffer in
-            buffer.withMemoryRebound(to: CChar.self) { csys_lstatat(AT_FDCWD, $0.baseAddress!, &status) }
+            buffer.withMemoryRebound(to: CChar.self) {
+                csys_lstatat(AT_FDCWD, $0.baseAddress!, &status)
+            }
         }
         #expect(found == 0)
         #expect(scratch.content("other") == nil)
@@ -142,7 +147,8 @@ struct DumpTests {
     func refused() throws {
         let scratch = try RestoreScratch()
         scratch.add(.symlink, "/l") { $0.target = [0x78] }
-        #expect(restoreFailure { _ = try dump(scratch, "/nothing") }?.kind == .repository(.notFound))
+        #expect(
+            restoreFailure { _ = try dump(scratch, "/nothing") }?.kind == .repository(.notFound))
         #expect(restoreFailure { _ = try dump(scratch, "/l") }?.kind == .usage)
         #expect(restoreFailure { _ = try dump(scratch, "l/../x") }?.kind == .usage)
     }
@@ -154,6 +160,8 @@ struct DumpTests {
         let (report, _, file) = try dump(scratch, "/")
         #expect(report.entries == 50)
         try unpack(file, into: scratch.target)
-        for number in 0..<50 { #expect(scratch.content("d\(number % 5)/f\(number)") == [UInt8(number)]) }
+        for number in 0..<50 {
+            #expect(scratch.content("d\(number % 5)/f\(number)") == [UInt8(number)])
+        }
     }
 }

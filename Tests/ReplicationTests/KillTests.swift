@@ -16,9 +16,12 @@ enum BuiltCommand {
         let count = readlink("/proc/self/exe", &own, own.count)
         if count > 0 {
             let text = String(decoding: own[..<count].map(UInt8.init(bitPattern:)), as: UTF8.self)
-            candidates.append(text.split(separator: "/").dropLast().reduce("") { $0 + "/" + $1 } + "/batchsync")
+            candidates.append(
+                text.split(separator: "/").dropLast().reduce("") { $0 + "/" + $1 } + "/batchsync")
         }
-        return candidates.first { access($0, X_OK) == 0 && run([$0, "backup", "--help"], [:]).code == 0 }
+        return candidates.first {
+            access($0, X_OK) == 0 && run([$0, "backup", "--help"], [:]).code == 0
+        }
     }()
 
     static let strace: String? = ["/usr/bin/strace", "/bin/strace"].first { access($0, X_OK) == 0 }
@@ -54,7 +57,9 @@ enum BuiltCommand {
         return (status >> 8 & 0xFF, status & 0x7F)
     }
 
-    static func run(_ words: [String], _ environment: [String: String]) -> (code: Int32, signal: Int32) {
+    static func run(_ words: [String], _ environment: [String: String]) -> (
+        code: Int32, signal: Int32
+    ) {
         wait(start(words, environment))
     }
 }
@@ -70,7 +75,8 @@ struct KillTests {
         init(binary: String, largeBytes: Int) throws {
             self.binary = binary
             let path = directory.path("store")
-            world = try World(store: try LocalStore.create(at: path), at: path, sourceInMemory: true)
+            world = try World(
+                store: try LocalStore.create(at: path), at: path, sourceInMemory: true)
             plantTree(world.source, seed: 4, files: 80, largeBytes: largeBytes)
             // The first generation is there before anybody is killed.
             images.append(TreeImage(of: world.source.path))
@@ -78,13 +84,17 @@ struct KillTests {
         }
 
         var words: [String] {
-            [binary, "backup", "-r", directory.path("store"), "--checkpoint-interval", "1", world.source.path]
+            [
+                binary, "backup", "-r", directory.path("store"), "--checkpoint-interval", "1",
+                world.source.path,
+            ]
         }
 
         var environment: [String: String] {
             let directories = world.host.directories
             return [
-                "BATCHSYNC_CONFIG_DIR": directories.configuration, "BATCHSYNC_CACHE_DIR": directories.cache,
+                "BATCHSYNC_CONFIG_DIR": directories.configuration,
+                "BATCHSYNC_CACHE_DIR": directories.cache,
                 "BATCHSYNC_STATE_DIR": directories.state,
             ]
         }
@@ -93,7 +103,8 @@ struct KillTests {
         mutating func checkAndGoOn(_ what: String) throws {
             let now = TreeImage(of: world.source.path)
             var snapshots = try world.snapshots()
-            #expect(snapshots.count == images.count || snapshots.count == images.count + 1, "\(what)")
+            #expect(
+                snapshots.count == images.count || snapshots.count == images.count + 1, "\(what)")
             if snapshots.count > images.count { images.append(now) }
             for (snapshot, image) in zip(snapshots, images) {
                 #expect(image.differences(try world.image(of: snapshot)) == [], "\(what)")
@@ -112,7 +123,9 @@ struct KillTests {
 
     private func scene(_ largeBytes: Int) throws -> Scene {
         guard let binary = BuiltCommand.path else {
-            try Test.cancel("the command is not built: make test builds it, and BATCHSYNC_BINARY says where it is")
+            try Test.cancel(
+                "the command is not built: make test builds it, and BATCHSYNC_BINARY says where it is"
+            )
         }
         return try Scene(binary: binary, largeBytes: largeBytes)
     }
@@ -127,10 +140,12 @@ struct KillTests {
         for round in 0..<4 {
             // Incompressible, so that there is something to store: more than one bundle's worth every other time.
             let size = round % 2 == 0 ? 90 << 20 : 3 << 20
-            scene.world.source.put(generator.bytes(size), "dir-\(round % 3)/new", time: 1_710_000_000 + Int64(round))
+            scene.world.source.put(
+                generator.bytes(size), "dir-\(round % 3)/new", time: 1_710_000_000 + Int64(round))
             let pid = BuiltCommand.start(scene.words, scene.environment)
             // A run takes some tenths of a second. The moment is what is random here, so nothing is waited for.
-            let microseconds = Int.random(in: 0..<(round % 2 == 0 ? 500_000 : 60_000), using: &generator)
+            let microseconds = Int.random(
+                in: 0..<(round % 2 == 0 ? 500_000 : 60_000), using: &generator)
             var time = timespec(tv_sec: 0, tv_nsec: microseconds * 1000)
             nanosleep(&time, nil)
             kill(pid, SIGKILL)
@@ -151,13 +166,25 @@ struct KillTests {
         var scene = try scene(200_000)
         var killed = 0
         for round in 0..<8 {
-            scene.world.source.put(generator.bytes(300_000), "dir-\(round % 3)/new", time: 1_710_000_000 + Int64(round))
-            let calls = [("fsync", 14), ("fdatasync", 3), ("renameat2,linkat", 5), ("pwrite64", 14), ("unlinkat,unlink", 4), ("mkdirat", 4)]
+            scene.world.source.put(
+                generator.bytes(300_000), "dir-\(round % 3)/new", time: 1_710_000_000 + Int64(round)
+            )
+            let calls = [
+                ("fsync", 14), ("fdatasync", 3), ("renameat2,linkat", 5), ("pwrite64", 14),
+                ("unlinkat,unlink", 4), ("mkdirat", 4),
+            ]
             let (call, most) = calls[Int(generator.next() % UInt64(calls.count))]
             let number = Int.random(in: 1...most, using: &generator)
-            let trace = [strace, "-f", "-qq", "-o", "/dev/null", "-e", "trace=\(call)", "-e", "inject=\(call):signal=SIGKILL:when=\(number)"]
+            let trace = [
+                strace, "-f", "-qq", "-o", "/dev/null", "-e", "trace=\(call)", "-e",
+                "inject=\(call):signal=SIGKILL:when=\(number)",
+            ]
             let end = BuiltCommand.run(trace + scene.words, scene.environment)
-            if end.signal == SIGKILL { killed += 1 } else { #expect(end.code == 0, "seed \(seed): \(call) \(number)") }
+            if end.signal == SIGKILL {
+                killed += 1
+            } else {
+                #expect(end.code == 0, "seed \(seed): \(call) \(number)")
+            }
             try scene.checkAndGoOn("seed \(seed), round \(round), at \(call) \(number)")
         }
         #expect(killed > 0, "seed \(seed): no run was killed")

@@ -10,12 +10,15 @@ import Testing
 struct ManyHostsTests {
     @Test(
         "Backups at once all become whole snapshots, night after night",
-        .timeLimit(.minutes(20)), arguments: Campaign.seeds(share: 3, soakDividedBy: 20), [false, true])
+        .timeLimit(.minutes(20)), arguments: Campaign.seeds(share: 3, soakDividedBy: 20),
+        [false, true])
     func atOnce(seed: UInt64, inDirectory: Bool) throws {
         let directory = TemporaryDirectory.inMemory()
         let store: any ObjectStore =
             inDirectory ? try LocalStore.create(at: directory.path("store")) : MemoryStore()
-        let world = try World(store: store, at: inDirectory ? directory.path("store") : "memory", sourceInMemory: true)
+        let world = try World(
+            store: store, at: inDirectory ? directory.path("store") : "memory", sourceInMemory: true
+        )
         let count = 4
         var hosts = [world.host]
         for number in 1..<count { hosts.append(try world.addHost("host-\(number)")) }
@@ -37,11 +40,16 @@ struct ManyHostsTests {
             inParallel(count) { number in
                 do {
                     // Each through its own eyes, as if on its own machine.
-                    let own: any ObjectStore = inDirectory ? try LocalStore.open(at: directory.path("store")) : store
-                    let report = try world.backup(through: own, on: everyone[number], roots: [roots[number]]) {
+                    let own: any ObjectStore =
+                        inDirectory ? try LocalStore.open(at: directory.path("store")) : store
+                    let report = try world.backup(
+                        through: own, on: everyone[number], roots: [roots[number]]
+                    ) {
                         if (seed + UInt64(number)) % 2 == 0 { $0.checkpointSeconds = 0 }
                     }
-                    if report.problemCount > 0 { failures.withLock { $0.append("\(report.problems)") } }
+                    if report.problemCount > 0 {
+                        failures.withLock { $0.append("\(report.problems)") }
+                    }
                 } catch {
                     failures.withLock { $0.append("host \(number): \(error)") }
                 }
@@ -55,7 +63,9 @@ struct ManyHostsTests {
             #expect(own.count == 3)
             for (night, snapshot) in own.enumerated() {
                 let image = try world.image(of: snapshot, root: sources[number].path)
-                #expect(expected[night][number].differences(image) == [], "seed \(seed), host \(number), night \(night)")
+                #expect(
+                    expected[night][number].differences(image) == [],
+                    "seed \(seed), host \(number), night \(night)")
             }
         }
         #expect(try world.open().listRecords(.run).isEmpty)
@@ -94,7 +104,9 @@ struct ManyHostsTests {
         #expect(snapshots.count == 8)
         for (root, directory) in zip(roots, [world.source, second]) {
             for snapshot in snapshots where snapshot.roots == [Array(root.utf8)] {
-                #expect(TreeImage(of: directory.path).differences(try world.image(of: snapshot, root: root)) == [])
+                #expect(
+                    TreeImage(of: directory.path).differences(
+                        try world.image(of: snapshot, root: root)) == [])
             }
         }
     }

@@ -72,7 +72,10 @@ private struct RecordedBackups {
                 default: false
                 }
             }
-            return (path, folder.read(path) ?? [], try #require(made) + 1, try #require(watched[object.key.text]))
+            return (
+                path, folder.read(path) ?? [], try #require(made) + 1,
+                try #require(watched[object.key.text])
+            )
         }
     }
 
@@ -86,10 +89,14 @@ private struct RecordedBackups {
             // Before the synchronisation that is left out nothing is different.
             if let removed, count <= removed { continue }
             for image in model.images() {
-                let newest = objects.filter { image.bytes(at: $0.path) != nil }.map(\.visibleAt).max() ?? 0
-                for object in objects where object.visibleAt <= newest || object.returnedAt <= count {
+                let newest =
+                    objects.filter { image.bytes(at: $0.path) != nil }.map(\.visibleAt).max() ?? 0
+                for object in objects where object.visibleAt <= newest || object.returnedAt <= count
+                {
                     if image.bytes(at: object.path) != object.bytes {
-                        found.insert("\(object.path) is not whole, and later ones are there or its put had returned")
+                        found.insert(
+                            "\(object.path) is not whole, and later ones are there or its put had returned"
+                        )
                     }
                 }
                 if stopAtFirst, !found.isEmpty { return found }
@@ -101,14 +108,17 @@ private struct RecordedBackups {
 
 @Suite("A loss of power during a backup")
 struct PowerLossBackupTests {
-    @Test("What is there is whole and has all it needs, at every moment, whatever was not synchronised", arguments: [false, true])
+    @Test(
+        "What is there is whole and has all it needs, at every moment, whatever was not synchronised",
+        arguments: [false, true])
     func ordered(checkpoints: Bool) throws {
         let recorded = try RecordedBackups(checkpoints: checkpoints)
         #expect(recorded.objects.count { $0.path.hasPrefix("store/snapshots/") } == 2)
         #expect(recorded.violations() == [])
     }
 
-    @Test("Without any one of the synchronisations something would be lost", .timeLimit(.minutes(10)))
+    @Test(
+        "Without any one of the synchronisations something would be lost", .timeLimit(.minutes(10)))
     func everySynchronisationIsNeeded() throws {
         let recorded = try RecordedBackups(checkpoints: false)
         let synchronisations = recorded.log.indices.filter { recorded.log[$0].isSynchronization }
@@ -116,13 +126,15 @@ struct PowerLossBackupTests {
         for index in synchronisations {
             #expect(
                 !recorded.violations(without: index, stopAtFirst: true).isEmpty,
-                "\(recorded.log[index]), operation \(index + 1) of \(recorded.log.count), is not needed")
+                "\(recorded.log[index]), operation \(index + 1) of \(recorded.log.count), is not needed"
+            )
         }
     }
 
     @Test(
         "From each state of the disk the snapshots that were committed restore byte for byte, and the next run succeeds",
-        .timeLimit(.minutes(30)), arguments: Campaign.seeds(share: 1, soakDividedBy: 50), [false, true])
+        .timeLimit(.minutes(30)), arguments: Campaign.seeds(share: 1, soakDividedBy: 50),
+        [false, true])
     func restores(seed: UInt64, checkpoints: Bool) throws {
         let recorded = try RecordedBackups(checkpoints: checkpoints)
         var choice = SeededGenerator(seed: seed)
@@ -133,15 +145,20 @@ struct PowerLossBackupTests {
         try forEachPowerLoss(in: recorded.log) { operations, directory in
             states += 1
             guard operations >= first else { return }
-            guard choice.next() % 12 == 0 || recorded.returns.contains(where: { $0.operations == operations }) else { return }
+            guard
+                choice.next() % 12 == 0
+                    || recorded.returns.contains(where: { $0.operations == operations })
+            else { return }
             tried += 1
-            let what = "seed \(seed), state \(states) at operation \(operations) of \(recorded.log.count)"
+            let what =
+                "seed \(seed), state \(states) at operation \(operations) of \(recorded.log.count)"
             let store = try LocalStore.open(at: directory.path("store"))
             let repository = try recorded.world.open(through: store)
             let snapshots = try SnapshotCatalog.load(repository).snapshots
             let promised = recorded.returns.count { $0.operations <= operations }
             #expect(snapshots.count >= promised, "\(what)")
-            let reader = try recorded.world.open(through: store, on: TestHost("reader"), asOwner: true)
+            let reader = try recorded.world.open(
+                through: store, on: TestHost("reader"), asOwner: true)
             let index = try ChunkIndex.load(reader)
             for (position, snapshot) in snapshots.enumerated() {
                 let target = TemporaryDirectory.inMemory()
@@ -150,7 +167,8 @@ struct PowerLossBackupTests {
                     monitor: SilentMonitor(), cancellation: Cancellation()
                 ).run(path: Array(recorded.world.source.path.utf8), target: target.path("out"))
                 #expect(report.damagedCount == 0, "\(what): \(report.damaged)")
-                let differences = recorded.returns[position].image.differences(TreeImage(of: target.path("out")))
+                let differences = recorded.returns[position].image.differences(
+                    TreeImage(of: target.path("out")))
                 #expect(differences == [], "\(what)")
             }
             // A host without any memory of its own goes on from there.

@@ -7,7 +7,9 @@ import Testing
 
 @Suite("How many requests a night costs")
 struct RequestCountTests {
-    private func settledWorld(_ store: any ObjectStore, at location: String = "memory", runs: Int = 1) throws -> World {
+    private func settledWorld(
+        _ store: any ObjectStore, at location: String = "memory", runs: Int = 1
+    ) throws -> World {
         let world = try World(store: store, at: location, sourceInMemory: true)
         plantTree(world.source, files: 60)
         for _ in 0..<runs { try world.backup() }
@@ -19,14 +21,18 @@ struct RequestCountTests {
         store.calls.map { "\($0.operation.rawValue) \($0.subject)" }.joined(separator: ", ")
     }
 
-    @Test("An unchanged night asks an object store six times at most, reads no bundle and puts the snapshot alone")
+    @Test(
+        "An unchanged night asks an object store six times at most, reads no bundle and puts the snapshot alone"
+    )
     func unchanged() throws {
         let world = try settledWorld(MemoryStore())
         let store = RecordingStore(world.store)
         let report = try world.backup(through: store)
         #expect(report.statistics.readBytes == 0)
         #expect(store.requests <= 6, "\(describe(store))")
-        #expect(store.count(of: .put) == 1 && store.count(of: .put, below: "snapshots/") == 1, "\(describe(store))")
+        #expect(
+            store.count(of: .put) == 1 && store.count(of: .put, below: "snapshots/") == 1,
+            "\(describe(store))")
         #expect(store.count(of: .delete) == 0)
         #expect(store.calls.allSatisfy { !$0.subject.hasPrefix("bundles/") }, "\(describe(store))")
         // config.json, and nothing of the index that the cache holds already.
@@ -62,7 +68,8 @@ struct RequestCountTests {
     @Test("A directory is listed as well, and still nothing of a bundle is read")
     func directory() throws {
         let directory = TemporaryDirectory.inMemory()
-        let world = try settledWorld(try LocalStore.create(at: directory.path("store")), at: directory.path("store"))
+        let world = try settledWorld(
+            try LocalStore.create(at: directory.path("store")), at: directory.path("store"))
         let store = RecordingStore(world.store)
         try world.backup(through: store)
         #expect(store.count(of: .get, below: "bundles/") + store.count(of: .range) == 0)
@@ -97,7 +104,9 @@ struct RequestCountTests {
         let store = RecordingStore(world.store)
         try world.backup(through: store, on: other)
         #expect(store.count(of: .get, below: "index/") == records)
-        #expect(store.count(of: .get, below: "bundles/") + store.count(of: .range, below: "bundles/") == 0)
+        #expect(
+            store.count(of: .get, below: "bundles/") + store.count(of: .range, below: "bundles/")
+                == 0)
         store.reset()
         world.settle(on: other)
         try world.backup(through: store, on: other)

@@ -127,8 +127,11 @@ struct RestoreDamageTests {
             EntryCodec.write(entry, to: out)
             return String(decoding: out.bytes.dropLast(), as: UTF8.self)
         }
-        scratch.rawLines = ["/../escaped", "relative", "/zz/../../escaped", "/zz//x", "/zz/./x", "/zz/", "/zz\\u0000/a"]
-            .map { line($0).replacing("\\\\u0000", with: "\\u0000") }
+        scratch.rawLines = [
+            "/../escaped", "relative", "/zz/../../escaped", "/zz//x", "/zz/./x", "/zz/",
+            "/zz\\u0000/a",
+        ]
+        .map { line($0).replacing("\\\\u0000", with: "\\u0000") }
         let report = try scratch.restore()
         #expect(report.damagedCount == 7)
         #expect(scratch.names == ["ok"])
@@ -166,7 +169,10 @@ struct RestoreDamageTests {
     func badLines() throws {
         let scratch = try RestoreScratch()
         scratch.file("/a", [[1]])
-        scratch.rawLines = ["{}", "nonsense", "{\"path\":\"/b\",\"type\":\"file\",\"ino\":1}", "{\"path\":\"/b\",\"critical\":[\"x\"],\"type\":\"dir\",\"ino\":1}"]
+        scratch.rawLines = [
+            "{}", "nonsense", "{\"path\":\"/b\",\"type\":\"file\",\"ino\":1}",
+            "{\"path\":\"/b\",\"critical\":[\"x\"],\"type\":\"dir\",\"ino\":1}",
+        ]
         let report = try scratch.restore()
         #expect(report.damagedCount == 4)
         #expect(scratch.names == ["a"])

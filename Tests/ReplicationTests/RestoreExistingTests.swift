@@ -18,7 +18,9 @@ struct RestoreExistingTests {
     private func changed() throws -> RestoreScratch {
         let scratch = try RestoreScratch()
         scratch.add(.directory, "/d")
-        for name in ["gone", "newer", "older", "same"] { scratch.file("/d/\(name)", [Array(name.utf8)]) }
+        for name in ["gone", "newer", "older", "same"] {
+            scratch.file("/d/\(name)", [Array(name.utf8)])
+        }
         try scratch.restore()
         unlink(scratch.target + "/d/gone")
         for (name, time) in [("newer", new), ("older", old)] {
@@ -79,7 +81,10 @@ struct RestoreExistingTests {
         let scratch = try changed()
         let report = try scratch.restore { $0.ifExists = .fail }
         #expect(contents(scratch) == ["gone", "changed", "changed", "same"])
-        #expect(report.problems.map { String(decoding: $0.path, as: UTF8.self) }.sorted() == ["/d/newer", "/d/older"])
+        #expect(
+            report.problems.map { String(decoding: $0.path, as: UTF8.self) }.sorted() == [
+                "/d/newer", "/d/older",
+            ])
     }
 
     @Test("Metadata of a kept file is set, and nothing is fetched for it")
@@ -107,7 +112,10 @@ struct RestoreExistingTests {
         var damaged = Array(chunks.joined())
         damaged[350_000] ^= 1
         writeFile(damaged, to: scratch.target + "/big")
-        let report = try scratch.restore { $0.ifExists = .replace; $0.verify = true }
+        let report = try scratch.restore {
+            $0.ifExists = .replace
+            $0.verify = true
+        }
         #expect(scratch.content("big") == Array(chunks.joined()))
         #expect(report.writtenBytes == 100_000)
         #expect(report.reusedBytes == 700_000)
@@ -131,7 +139,10 @@ struct RestoreExistingTests {
         wrong[right.count - 1] ^= 1
         writeFile(wrong + generator.bytes(10_000), to: scratch.target + "/disk")
         let inode = scratch.status("disk")?.inode
-        let report = try scratch.restore { $0.ifExists = .replace; $0.inPlace = true }
+        let report = try scratch.restore {
+            $0.ifExists = .replace
+            $0.inPlace = true
+        }
         #expect(scratch.content("disk") == right)
         #expect(scratch.status("disk")?.inode == inode)
         #expect(report.writtenBytes == 65_536)
@@ -159,7 +170,10 @@ struct RestoreExistingTests {
             try scratch.restore()
             let right = try #require(scratch.content("a"))
             writeFile([1, 2, 3] + [UInt8](repeating: 7, count: 10_000), to: scratch.target + "/a")
-            let report = try scratch.restore { $0.ifExists = .replace; $0.inPlace = inPlace }
+            let report = try scratch.restore {
+                $0.ifExists = .replace
+                $0.inPlace = inPlace
+            }
             #expect(scratch.content("a") == right)
             #expect(report.writtenBytes == 0)
             #expect(report.reusedBytes == 3)
@@ -190,7 +204,8 @@ struct RestoreExistingTests {
         scratch.file("/d/big", chunks, frameForEach: true)
         scratch.file("/d/small", [[1]])
         try scratch.restore()
-        // As a killed process leaves it: half a file with the time of the killing, and one under a temporary name.
+        // As a killed process leaves it: half a file with the time of the killing, and one under a
+        // temporary name.
         writeFile(Array(chunks[..<3].joined()), to: scratch.target + "/d/big")
         writeFile([1, 2, 3], to: scratch.target + "/d/.batchsync-restore-abc-1")
         unlink(scratch.target + "/d/small")
@@ -272,7 +287,11 @@ struct RestoreExistingTests {
         mkdir(scratch.target + "/d/extra", 0o700)
         writeFile([9], to: scratch.target + "/d/extra/file")
         let all = scratch.names
-        let dry = try scratch.restore { $0.ifExists = .replace; $0.delete = true; $0.dryRun = true }
+        let dry = try scratch.restore {
+            $0.ifExists = .replace
+            $0.delete = true
+            $0.dryRun = true
+        }
         #expect(dry.removed == 6)
         #expect(scratch.names == all)
         let report = try scratch.restore {
@@ -285,7 +304,8 @@ struct RestoreExistingTests {
             report.removedPaths.map { String(decoding: $0, as: UTF8.self) }.sorted()
                 == ["d/a", "d/c", "d/extra", "d/sub/y", "d/zz"])
         // What lies beside the directories of the snapshot is none of its business.
-        #expect(scratch.names == ["beside", "d/", "d/b", "d/cache.tmp", "d/sub/", "d/sub/x", "d/z"])
+        #expect(
+            scratch.names == ["beside", "d/", "d/b", "d/cache.tmp", "d/sub/", "d/sub/x", "d/z"])
         #expect(scratch.mtime("d") == own)
     }
 
@@ -297,18 +317,41 @@ struct RestoreExistingTests {
         scratch.file("/srv/www/index", [[1]])
         try scratch.restore("/srv/www")
         writeFile([9], to: scratch.target + "/other")
-        try scratch.restore("/srv/www") { $0.ifExists = .replace; $0.delete = true }
+        try scratch.restore("/srv/www") {
+            $0.ifExists = .replace
+            $0.delete = true
+        }
         #expect(scratch.names == ["index"])
     }
 
-    @Test("delete is refused with include, without if-exists, and for a whole snapshot over the system")
+    @Test(
+        "delete is refused with include, without if-exists, and for a whole snapshot over the system"
+    )
     func deleteRefused() throws {
         let scratch = try changed()
         let cases: [(String, (inout RestoreOptions) -> Void)] = [
-            (scratch.target, { $0.include = [Array("x".utf8)]; $0.ifExists = .replace }),
+            (
+                scratch.target,
+                {
+                    $0.include = [Array("x".utf8)]
+                    $0.ifExists = .replace
+                }
+            ),
             (scratch.target, { _ in }),
-            ("/", { $0.ifExists = .replace; $0.dryRun = true }),
-            ("/tmp/..", { $0.ifExists = .replace; $0.dryRun = true }),
+            (
+                "/",
+                {
+                    $0.ifExists = .replace
+                    $0.dryRun = true
+                }
+            ),
+            (
+                "/tmp/..",
+                {
+                    $0.ifExists = .replace
+                    $0.dryRun = true
+                }
+            ),
         ]
         for (target, change) in cases {
             let error = restoreFailure {
@@ -330,7 +373,10 @@ struct RestoreExistingTests {
         try scratch.restore()
         writeFile([9], to: scratch.target + "/d/f")
         try scratch.damage(.manifest, frame: 1)
-        let report = try scratch.restore { $0.ifExists = .replace; $0.delete = true }
+        let report = try scratch.restore {
+            $0.ifExists = .replace
+            $0.delete = true
+        }
         #expect(report.removed == 0)
         #expect(report.damagedCount == 1)
         #expect(report.notes.count == 1)
@@ -350,7 +396,10 @@ struct RestoreExistingTests {
         #expect(scratch.content("a") == [1])
         #expect(report.problems.map(\.path) == [Array("/b".utf8)])
         #expect(scratch.names == ["a", "b/", "b/mine"])
-        try scratch.restore { $0.ifExists = .replace; $0.delete = true }
+        try scratch.restore {
+            $0.ifExists = .replace
+            $0.delete = true
+        }
         #expect(scratch.content("b") == [2])
     }
 

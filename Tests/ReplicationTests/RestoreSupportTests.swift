@@ -11,8 +11,8 @@ import Synchronization
 import TestSupport
 import Testing
 
-/// A repository made by hand, entry by entry and frame by frame, and a place to restore to: what no backup would write can be put
-/// into it, and it is known which frame holds what.
+/// A repository made by hand, entry by entry and frame by frame, and a place to restore to: what no
+/// backup would write can be put into it, and it is known which frame holds what.
 final class RestoreScratch {
     let directory: TemporaryDirectory
     let store = MemoryStore()
@@ -42,7 +42,8 @@ final class RestoreScratch {
             configuration: directory.path("etc"), cache: directory.path("cache"),
             state: directory.path("state"))
         repository = try Repository.create(
-            store: local ? try LocalStore.create(at: directory.path("repository")) : store, location: directory.path("repository"), protection: protection,
+            store: local ? try LocalStore.create(at: directory.path("repository")) : store,
+            location: directory.path("repository"), protection: protection,
             now: Timestamp(seconds: 1_700_000_000), directories: directories
         ).repository
     }
@@ -72,7 +73,9 @@ final class RestoreScratch {
         entry.gid = getegid()
         entry.mtime = Timestamp(seconds: 1_600_000_000, nanoseconds: 123_456_789)
         entry.ctime = entry.mtime
-        entry.inode = UInt64(path.utf8.count) << 32 | UInt64(path.utf8.reduce(0) { ($0 &* 31 &+ UInt32($1)) & 0xFFFF_FFFF })
+        entry.inode =
+            UInt64(path.utf8.count) << 32
+            | UInt64(path.utf8.reduce(0) { ($0 &* 31 &+ UInt32($1)) & 0xFFFF_FFFF })
         return entry
     }
 
@@ -98,14 +101,18 @@ final class RestoreScratch {
             entry.holes = holes
             entry.size =
                 UInt64(chunks.reduce(0) { $0 + $1.count }) + holes.reduce(0) { $0 + $1.length }
-            entry.fingerprint = Array(chunks.joined()).withUnsafeBytes { ContentHash.fingerprint($0) }
+            entry.fingerprint = Array(chunks.joined()).withUnsafeBytes {
+                ContentHash.fingerprint($0)
+            }
             change(&entry)
         }
     }
 
     // MARK: Storing it
 
-    private func put(_ kind: BundleKind, _ frames: [[(MemberName, ChunkID, [UInt8])]]) throws -> SealedBundle {
+    private func put(_ kind: BundleKind, _ frames: [[(MemberName, ChunkID, [UInt8])]]) throws
+        -> SealedBundle
+    {
         let spool = try repository.makeBundleSpool()
         let writer = try BundleWriter(
             kind: kind, recipients: repository.contentRecipients, wantsMD5: false
@@ -159,7 +166,8 @@ final class RestoreScratch {
         }
 
         let index = ByteBuffer()
-        let content = try put(.content, frames.map { $0.map { (.chunk(path: []), $0.id, $0.data) } })
+        let content = try put(
+            .content, frames.map { $0.map { (.chunk(path: []), $0.id, $0.data) } })
         bundle = content.id
         IndexCodec.write(filtered(content), to: index)
         if !manifest.isEmpty {
@@ -187,7 +195,8 @@ final class RestoreScratch {
     private func filtered(_ bundle: SealedBundle) -> SealedBundle {
         guard !unindexed.isEmpty else { return bundle }
         return SealedBundle(
-            id: bundle.id, kind: bundle.kind, size: bundle.size, plain: bundle.plain, md5: bundle.md5,
+            id: bundle.id, kind: bundle.kind, size: bundle.size, plain: bundle.plain,
+            md5: bundle.md5,
             frames: bundle.frames.map { frame in
                 var frame = frame
                 frame.chunks.removeAll { unindexed.contains($0.id) }
@@ -195,7 +204,8 @@ final class RestoreScratch {
             })
     }
 
-    /// Flips a bit in the middle of a frame of the content or manifest bundle, as stored without encryption.
+    /// Flips a bit in the middle of a frame of the content or manifest bundle, as stored without
+    /// encryption.
     func damage(_ kind: BundleKind, frame: Int) throws {
         let id = try #require(kind == .content ? bundle : manifestBundle)
         let record = (kind == .content ? contentFrames : manifestFrames)[frame]
@@ -220,9 +230,11 @@ final class RestoreScratch {
 
     @discardableResult
     func restore(
-        _ path: String? = nil, to target: String? = nil, _ change: (inout RestoreOptions) -> Void = { _ in }
+        _ path: String? = nil, to target: String? = nil,
+        _ change: (inout RestoreOptions) -> Void = { _ in }
     ) throws -> RestoreReport {
-        try makeRestore(change).run(path: path.map { Array($0.utf8) }, target: target ?? self.target)
+        try makeRestore(change).run(
+            path: path.map { Array($0.utf8) }, target: target ?? self.target)
     }
 
     // MARK: Looking at what came out

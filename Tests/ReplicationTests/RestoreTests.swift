@@ -20,7 +20,8 @@ struct RestoreTests {
         scratch.add(.symlink, "/srv/link") { $0.target = Array("../else where".utf8) }
         scratch.add(.fifo, "/srv/pipe") { $0.mode = 0o600 }
         let report = try scratch.restore()
-        #expect(scratch.names == ["srv/", "srv/a", "srv/empty/", "srv/link", "srv/none", "srv/pipe"])
+        #expect(
+            scratch.names == ["srv/", "srv/a", "srv/empty/", "srv/link", "srv/none", "srv/pipe"])
         #expect(scratch.content("srv/a") == Array("hello".utf8))
         #expect(scratch.content("srv/none") == [])
         #expect(scratch.link("srv/link") == "../else where")
@@ -28,7 +29,8 @@ struct RestoreTests {
         #expect(scratch.status("srv")?.mode == 0o040750)
         #expect(scratch.status("srv/pipe")?.mode == 0o010600)
         for name in ["srv", "srv/a", "srv/empty", "srv/link", "srv/none", "srv/pipe"] {
-            #expect(scratch.mtime(name) == Timestamp(seconds: 1_600_000_000, nanoseconds: 123_456_789))
+            #expect(
+                scratch.mtime(name) == Timestamp(seconds: 1_600_000_000, nanoseconds: 123_456_789))
         }
         #expect(report.files == 2)
         #expect(report.directories == 2)
@@ -54,7 +56,9 @@ struct RestoreTests {
         let other = scratch.directory.path("other")
         try scratch.restore("/srv/zzz", to: other)
         #expect(treeContents(other) == ["zzz"])
-        let error = restoreFailure { try scratch.restore("/srv/nothing", to: scratch.directory.path("third")) }
+        let error = restoreFailure {
+            try scratch.restore("/srv/nothing", to: scratch.directory.path("third"))
+        }
         #expect(error?.kind == .repository(.notFound))
     }
 
@@ -64,12 +68,18 @@ struct RestoreTests {
         scratch.file("/home/ada/data/x", [[1, 2]])
         scratch.file("/home/bob/y", [[3]])
         let report = try scratch.restore()
-        #expect(scratch.names == ["home/", "home/ada/", "home/ada/data/", "home/ada/data/x", "home/bob/", "home/bob/y"])
+        #expect(
+            scratch.names == [
+                "home/", "home/ada/", "home/ada/data/", "home/ada/data/x", "home/bob/",
+                "home/bob/y",
+            ])
         #expect(scratch.status("home/ada")?.mode == 0o040755)
         #expect(report.problemCount == 0)
     }
 
-    @Test("A file of holes alone takes no room, and one whose content has no place between its holes is refused")
+    @Test(
+        "A file of holes alone takes no room, and one whose content has no place between its holes is refused"
+    )
     func holes() throws {
         let scratch = try RestoreScratch()
         var generator = SeededGenerator(seed: 1)
@@ -187,11 +197,14 @@ struct RestoreTests {
             _ = scratch.storeChunk(chunk)
         }
         for number in 0..<700 {
-            scratch.file("/d\(number)", [[1, UInt8(number & 255), UInt8(number >> 8)], second[number]])
+            scratch.file(
+                "/d\(number)", [[1, UInt8(number & 255), UInt8(number >> 8)], second[number]])
         }
         try scratch.restore()
         for number in stride(from: 0, to: 700, by: 13) {
-            #expect(scratch.content("d\(number)") == [1, UInt8(number & 255), UInt8(number >> 8)] + second[number])
+            #expect(
+                scratch.content("d\(number)") == [1, UInt8(number & 255), UInt8(number >> 8)]
+                    + second[number])
         }
         #expect(scratch.names.count == 1400)
     }
@@ -277,7 +290,9 @@ struct RestoreTests {
         scratch.segmentEntries = 7
         for directory in 0..<20 {
             scratch.add(.directory, "/d\(directory)") { $0.mode = 0o555 }
-            for file in 0..<20 { scratch.file("/d\(directory)/f\(file)", [[UInt8(directory), UInt8(file)]]) }
+            for file in 0..<20 {
+                scratch.file("/d\(directory)/f\(file)", [[UInt8(directory), UInt8(file)]])
+            }
         }
         let report = try scratch.restore()
         #expect(report.files == 400)
@@ -285,7 +300,8 @@ struct RestoreTests {
             #expect(scratch.status("d\(directory)")?.mode == 0o040555)
             #expect(scratch.mtime("d\(directory)")?.seconds == 1_600_000_000)
             for file in 0..<20 {
-                #expect(scratch.content("d\(directory)/f\(file)") == [UInt8(directory), UInt8(file)])
+                #expect(
+                    scratch.content("d\(directory)/f\(file)") == [UInt8(directory), UInt8(file)])
             }
         }
         try scratch.restore("/d7", to: scratch.directory.path("part"))

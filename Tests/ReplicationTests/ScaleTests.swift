@@ -25,7 +25,8 @@ enum OwnMemory {
         defer { fclose(file) }
         var line = [CChar](repeating: 0, count: 256)
         while fgets(&line, 256, file) != nil {
-            let text = String(decoding: line.prefix { $0 != 0 }.map(UInt8.init(bitPattern:)), as: UTF8.self)
+            let text = String(
+                decoding: line.prefix { $0 != 0 }.map(UInt8.init(bitPattern:)), as: UTF8.self)
             guard text.hasPrefix(name) else { continue }
             return (text.split(separator: " ").dropFirst().first.flatMap { Int($0) } ?? 0) << 10
         }
@@ -62,7 +63,9 @@ struct ScaleTests {
     /// What the other process printed: the figures.
     private static func show(_ result: ExitTest.Result?) {
         guard let result else { return }
-        print(String(decoding: result.standardOutputContent, as: UTF8.self).split(separator: "\n").filter { $0.hasSuffix("MB") }.joined(separator: "\n"))
+        print(
+            String(decoding: result.standardOutputContent, as: UTF8.self).split(separator: "\n")
+                .filter { $0.hasSuffix("MB") }.joined(separator: "\n"))
     }
 
     /// Index records that tell of so many chunks, as a repository of that size has them; nothing of what they tell is there.
@@ -82,19 +85,23 @@ struct ScaleTests {
                 for number in 0..<16 where left > 0 {
                     var places: [ChunkPlace] = []
                     for place in 0..<min(16, left) {
-                        places.append(ChunkPlace(id: id(), offset: UInt32(place) << 18, length: 1 << 18))
+                        places.append(
+                            ChunkPlace(id: id(), offset: UInt32(place) << 18, length: 1 << 18))
                     }
                     left -= places.count
                     inRecord += places.count
                     frames.append(
                         FrameRecord(
                             offset: 24 + number << 21, length: 1 << 21, raw: 16 << 18,
-                            fingerprint: Fingerprint(high: generator.next(), low: generator.next()), chunks: places))
+                            fingerprint: Fingerprint(high: generator.next(), low: generator.next()),
+                            chunks: places))
                 }
                 let bundle: BundleID = id()
                 bundles.append(bundle)
                 IndexCodec.write(
-                    SealedBundle(id: bundle, kind: .content, size: 33 << 20, plain: 32 << 20 + 24, md5: nil, frames: frames), to: lines)
+                    SealedBundle(
+                        id: bundle, kind: .content, size: 33 << 20, plain: 32 << 20 + 24, md5: nil,
+                        frames: frames), to: lines)
                 IndexCodec.write(segment: id(), bundles: bundles, to: lines)
             }
             try repository.putRecord(.index, time: nil, payload: lines.bytes)
@@ -103,12 +110,16 @@ struct ScaleTests {
 
     /// A world whose store lies in a directory: what is in memory would be counted.
     private static func worldOnDisk(_ directory: TemporaryDirectory) throws -> World {
-        try World(store: try LocalStore.create(at: directory.path("store")), at: directory.path("store"))
+        try World(
+            store: try LocalStore.create(at: directory.path("store")), at: directory.path("store"))
     }
 
-    @Test("Backup and verify of a repository of ten million chunks stay below 300 MB", .timeLimit(.minutes(60)))
+    @Test(
+        "Backup and verify of a repository of ten million chunks stay below 300 MB",
+        .timeLimit(.minutes(60)))
     func largeIndex() async {
-        let result = await #expect(processExitsWith: .success, observing: [\.standardOutputContent]) {
+        let result = await #expect(processExitsWith: .success, observing: [\.standardOutputContent])
+        {
             let chunks = Campaign.isSoak ? 10_000_000 : 500_000
             let directory = TemporaryDirectory()
             let world = try ScaleTests.worldOnDisk(directory)
@@ -118,27 +129,38 @@ struct ScaleTests {
             print("before: \(OwnMemory.anonymous / ScaleTests.megabyte) MB")
             plantTree(world.source, files: 500)
             var figures: [(String, Int)] = []
-            for run in ["first backup, which reads the index", "backup with the index in the cache", "verify"] {
+            for run in [
+                "first backup, which reads the index", "backup with the index in the cache",
+                "verify",
+            ] {
                 figures.append(
-                    (run, try OwnMemory.peak {
-                        if run == "verify" {
-                            let report = try world.verify(on: world.host)
-                            precondition(report.chunks > chunks)
-                        } else {
-                            let report = try world.backup()
-                            precondition(report.problemCount == 0)
+                    (
+                        run,
+                        try OwnMemory.peak {
+                            if run == "verify" {
+                                let report = try world.verify(on: world.host)
+                                precondition(report.chunks > chunks)
+                            } else {
+                                let report = try world.backup()
+                                precondition(report.problemCount == 0)
+                            }
                         }
-                    }))
+                    ))
             }
-            for (run, peak) in figures { print("\(chunks) chunks, \(run): \(peak / ScaleTests.megabyte) MB") }
+            for (run, peak) in figures {
+                print("\(chunks) chunks, \(run): \(peak / ScaleTests.megabyte) MB")
+            }
             precondition(figures.allSatisfy { $0.1 < 300_000_000 }, "\(figures)")
         }
         Self.show(result)
     }
 
-    @Test("A backup of a million tiny files stays below 200 MB, and so does a night without changes", .timeLimit(.minutes(60)))
+    @Test(
+        "A backup of a million tiny files stays below 200 MB, and so does a night without changes",
+        .timeLimit(.minutes(60)))
     func manyFiles() async {
-        let result = await #expect(processExitsWith: .success, observing: [\.standardOutputContent]) {
+        let result = await #expect(processExitsWith: .success, observing: [\.standardOutputContent])
+        {
             let files = Campaign.isSoak ? 1_000_000 : 60_000
             let directory = TemporaryDirectory()
             let world = try ScaleTests.worldOnDisk(directory)
@@ -146,19 +168,28 @@ struct ScaleTests {
                 let folder = "\(number / 5000)/\(number / 50)"
                 if number % 5000 == 0 { makeDirectory(world.source.path("\(number / 5000)")) }
                 if number % 50 == 0 { makeDirectory(world.source.path(folder)) }
-                writeFile(Array("\(number)".utf8), to: world.source.path("\(folder)/file-\(number)"))
+                writeFile(
+                    Array("\(number)".utf8), to: world.source.path("\(folder)/file-\(number)"))
             }
             var figures: [(String, Int)] = []
             for run in ["first backup", "nothing changed"] {
                 figures.append(
-                    (run, try OwnMemory.peak {
-                        let report = try world.backup()
-                        precondition(report.statistics.files == files && report.problemCount == 0)
-                        if run == "nothing changed" { precondition(report.statistics.readBytes == 0) }
-                    }))
+                    (
+                        run,
+                        try OwnMemory.peak {
+                            let report = try world.backup()
+                            precondition(
+                                report.statistics.files == files && report.problemCount == 0)
+                            if run == "nothing changed" {
+                                precondition(report.statistics.readBytes == 0)
+                            }
+                        }
+                    ))
                 world.settle()
             }
-            for (run, peak) in figures { print("\(files) files, \(run): \(peak / ScaleTests.megabyte) MB") }
+            for (run, peak) in figures {
+                print("\(files) files, \(run): \(peak / ScaleTests.megabyte) MB")
+            }
             precondition(figures.allSatisfy { $0.1 < 200_000_000 }, "\(figures)")
         }
         Self.show(result)

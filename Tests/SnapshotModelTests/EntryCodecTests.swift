@@ -1,5 +1,6 @@
-@testable import SnapshotModel
 import Testing
+
+@testable import SnapshotModel
 
 @Suite("Manifest lines")
 struct EntryCodecTests {
@@ -107,11 +108,14 @@ struct EntryCodecTests {
         }
     }
 
-    @Test("Entries that could harm a restore are not entries", arguments: [
-        "/a/../b", "a", "/a//b", "/a/", "/./a", "", "/a\\u0000b",
-    ])
+    @Test(
+        "Entries that could harm a restore are not entries",
+        arguments: [
+            "/a/../b", "a", "/a//b", "/a/", "/./a", "", "/a\\u0000b",
+        ])
     func hostilePaths(path: String) {
-        let line = "{\"path\":\"\(path)\",\"type\":\"dir\",\"mode\":\"755\",\"uid\":0,\"gid\":0,\"mtime\":\"0.000000000\",\"ctime\":\"0.000000000\",\"fs\":0,\"ino\":1}\n"
+        let line =
+            "{\"path\":\"\(path)\",\"type\":\"dir\",\"mode\":\"755\",\"uid\":0,\"gid\":0,\"mtime\":\"0.000000000\",\"ctime\":\"0.000000000\",\"fs\":0,\"ino\":1}\n"
         #expect(Array(line.utf8).withUnsafeBytes { EntryCodec.read($0) } == nil)
         let good = line.replacing("\"\(path)\"", with: "\"/good\"")
         #expect(Array(good.utf8).withUnsafeBytes { EntryCodec.read($0) } != nil)
@@ -119,9 +123,12 @@ struct EntryCodecTests {
 
     @Test("A field marked critical that this reader lacks makes the line unreadable")
     func criticalField() {
-        let line = "{\"path\":\"/a\",\"type\":\"dir\",\"mode\":\"755\",\"uid\":0,\"gid\":0,\"mtime\":\"0.000000000\",\"ctime\":\"0.000000000\",\"fs\":0,\"ino\":1,\"new\":[{\"a\":\"}]\"}]"
+        let line =
+            "{\"path\":\"/a\",\"type\":\"dir\",\"mode\":\"755\",\"uid\":0,\"gid\":0,\"mtime\":\"0.000000000\",\"ctime\":\"0.000000000\",\"fs\":0,\"ino\":1,\"new\":[{\"a\":\"}]\"}]"
         #expect(Array((line + "}").utf8).withUnsafeBytes { EntryCodec.read($0) } != nil)
-        #expect(Array((line + ",\"critical\":[\"new\"]}").utf8).withUnsafeBytes { EntryCodec.read($0) } == nil)
+        #expect(
+            Array((line + ",\"critical\":[\"new\"]}").utf8).withUnsafeBytes { EntryCodec.read($0) }
+                == nil)
     }
 
     @Test("The numbers by which keys are told apart are those of their names")
@@ -132,12 +139,14 @@ struct EntryCodecTests {
         #expect(Set(EntryCodec.keyNames.map(\.code)).count == EntryCodec.keyNames.count)
     }
 
-    @Test("Times before 1970 are decimal numbers", arguments: [
-        (Timestamp(seconds: -2, nanoseconds: 500_000_000), "-1.500000000"),
-        (Timestamp(seconds: -1, nanoseconds: 0), "-1.000000000"),
-        (Timestamp(seconds: -1, nanoseconds: 999_999_999), "-0.000000001"),
-        (Timestamp(seconds: 0, nanoseconds: 1), "0.000000001"),
-    ])
+    @Test(
+        "Times before 1970 are decimal numbers",
+        arguments: [
+            (Timestamp(seconds: -2, nanoseconds: 500_000_000), "-1.500000000"),
+            (Timestamp(seconds: -1, nanoseconds: 0), "-1.000000000"),
+            (Timestamp(seconds: -1, nanoseconds: 999_999_999), "-0.000000001"),
+            (Timestamp(seconds: 0, nanoseconds: 1), "0.000000001"),
+        ])
     func times(time: Timestamp, text: String) {
         #expect(time.text == text)
         #expect(Timestamp(text) == time)
@@ -152,7 +161,9 @@ struct EntryPathTests {
         for (i, left) in names.enumerated() {
             for (j, right) in names.enumerated() {
                 let expected = i < j ? -1 : i > j ? 1 : 0
-                #expect(EntryPath.compare(Array(left.utf8), Array(right.utf8)).signum() == expected, "\(left) \(right)")
+                #expect(
+                    EntryPath.compare(Array(left.utf8), Array(right.utf8)).signum() == expected,
+                    "\(left) \(right)")
             }
         }
     }
@@ -193,7 +204,9 @@ struct ChunkerTests {
     func bounds() {
         let parameters = ChunkerParameters.standard
         let lengths = Self.cuts(Self.random(32 << 20, seed: 1), Chunker(parameters))
-        for length in lengths.dropLast() { #expect((parameters.minimum...parameters.maximum).contains(length)) }
+        for length in lengths.dropLast() {
+            #expect((parameters.minimum...parameters.maximum).contains(length))
+        }
         let mean = (32 << 20) / lengths.count
         #expect((parameters.average / 2...parameters.average * 2).contains(mean))
     }
@@ -206,10 +219,11 @@ struct ChunkerTests {
         let chunker = Chunker(.standard)
         func starts(_ bytes: [UInt8]) -> Set<[UInt8]> {
             var at = 0
-            return Set(Self.cuts(bytes, chunker).map { length in
-                defer { at += length }
-                return Array(bytes[at..<(at + min(32, length))])
-            })
+            return Set(
+                Self.cuts(bytes, chunker).map { length in
+                    defer { at += length }
+                    return Array(bytes[at..<(at + min(32, length))])
+                })
         }
         let before = starts(original)
         #expect(starts(edited).subtracting(before).count <= 2)
@@ -222,7 +236,8 @@ struct ChunkerTests {
         #expect(lengths == Self.goldenCuts)
     }
     static let goldenCuts = [
-        357009, 485912, 319425, 266213, 139998, 279893, 401651, 263414, 351473, 345629, 175167, 277493, 263395,
+        357009, 485912, 319425, 266213, 139998, 279893, 401651, 263414, 351473, 345629, 175167,
+        277493, 263395,
         267632,
     ]
 }

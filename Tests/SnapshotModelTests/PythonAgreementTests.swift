@@ -20,7 +20,8 @@ struct PythonAgreementTests {
         }
     }
 
-    /// Runs a command of the shell with `input` as its standard input, and gives its standard output.
+    /// Runs a command of the shell with `input` as its standard input, and gives its standard
+    /// output.
     static func output(of command: String, input: String) throws -> String {
         var template = Array("/tmp/batchsync-python-XXXXXX".utf8CString)
         let file = mkstemp(&template)
@@ -42,7 +43,8 @@ struct PythonAgreementTests {
         return String(decoding: bytes, as: UTF8.self)
     }
 
-    /// One line of hex for each input, given to a Python expression over `b`; one line back for each.
+    /// One line of hex for each input, given to a Python expression over `b`; one line back for
+    /// each.
     static func python(_ expression: String, _ inputs: [[UInt8]]) throws -> [String] {
         let script = """
             import sys, json, base64, binascii
@@ -112,7 +114,8 @@ struct PythonAgreementTests {
             #expect(Base64.encode(input) == text)
             #expect(Array(text.utf8).withUnsafeBytes { Base64.decode($0) } == input)
         }
-        // Texts that may be wrong: what is read back must be written the same way, and Python must agree that it is right.
+        // Texts that may be wrong: what is read back must be written the same way, and Python must
+        // agree that it is right.
         let alphabet = Array("ABab01+/==== -_\n".utf8)
         let texts = (0..<4000).map { _ in
             (0..<Int.random(in: 0...12, using: &generator)).map { _ in
@@ -240,7 +243,8 @@ struct PythonAgreementTests {
     func jsonGrammar(seed: Int) throws {
         var generator = Generator(state: UInt64(seed) &+ 100)
         let inputs = (0..<4000).map { _ in Array(Self.document(&generator).utf8) }
-        // Python takes NaN and Infinity, which none of these contain, and lone surrogates, which none of these contain.
+        // Python takes NaN and Infinity, which none of these contain, and lone surrogates, which
+        // none of these contain.
         let verdicts = try Self.python("'right' if [json.loads(b.decode('utf-8'))] else ''", inputs)
         var right = 0
         for (input, verdict) in zip(inputs, verdicts) {

@@ -225,7 +225,8 @@ struct CatalogTests {
     @Test(
         "A snapshot is incomplete only where a delete phase that had not seen it removed, unseen, what it needs by every line",
         arguments: [
-            // named under `snapshots` of the delete phase, record in `seen`, bundle needed, another line without it → incomplete
+            // named under `snapshots` of the delete phase, record in `seen`, bundle needed, another
+            // line without it → incomplete
             (false, false, true, false, true), (true, false, true, false, false),
             (false, true, true, false, false),
             (false, false, false, false, false), (false, false, true, true, false),

@@ -7,8 +7,9 @@ import SnapshotRepository
 import TestSupport
 import Testing
 
-/// Repositories written by each released format, by the program of its time, with what the trees held as Python saw them.
-/// They are never written again: what can no longer read one breaks a promise.
+/// Repositories written by each released format, by the program of its time, with what the trees
+/// held as Python saw them. They are never written again: what can no longer read one breaks a
+/// promise.
 @Suite("Golden repositories")
 struct GoldenRepositoryTests {
     static let fixtures =

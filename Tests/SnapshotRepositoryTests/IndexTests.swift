@@ -538,8 +538,8 @@ struct RunIndexTests {
         #expect(ids.allSatisfy { index.contains($0) })
     }
 
-    /// One manifest described in random order over bundles that are sealed at random times: lines come when they can and not before,
-    /// and say what counting by hand says.
+    /// One manifest described in random order over bundles that are sealed at random times: lines
+    /// come when they can and not before, and say what counting by hand says.
     @Test(
         "A line is written once everything below it is durable, and names exactly that",
         arguments: 0..<40)
@@ -602,7 +602,8 @@ struct RunIndexTests {
         while !rest.isEmpty || !open.isEmpty || !pendingDescriptions.isEmpty {
             switch Int.random(in: 0..<5, using: &generator) {
             case 0 where !pendingDescriptions.isEmpty:
-                // Nodes are described after what they name, which is all that is promised of the order.
+                // Nodes are described after what they name, which is all that is promised of the
+                // order.
                 let id = pendingDescriptions.removeFirst()
                 if segments.contains(id) {
                     index.describe(id, chunks: below[id]!, nodes: [])

@@ -170,7 +170,8 @@ struct KeyTests {
         ).store(for: repository)
         _ = try ChunkIndex.load(repository)
 
-        // Whatever on this host, or in the store, reads as an age identity, in clear or opened by one found before.
+        // Whatever on this host, or in the store, reads as an age identity, in clear or opened by
+        // one found before.
         var identities: [X25519Identity] = []
         var pool: [[UInt8]] = fixture.host.home.contents().compactMap { fixture.host.home.read($0) }
         #expect(pool.count >= 3)

@@ -1,7 +1,8 @@
 import Crypto
 import SnapshotModel
 
-/// HMAC-SHA256 under a derived key, put together from sections 4 and 6 of docs/format.md and from RFC 2104 and 5869.
+/// HMAC-SHA256 under a derived key, put together from sections 4 and 6 of docs/format.md and from
+/// RFC 2104 and 5869.
 func hmacByHand(secret: [UInt8], salt: [UInt8], info: String, message: [UInt8]) throws -> String {
     func hmac(_ key: [UInt8], _ message: [UInt8]) -> [UInt8] {
         var block = key.count > 64 ? Array(SHA256.hash(data: key)) : key

@@ -6,7 +6,8 @@ import Testing
 
 @Suite("Reading manifests")
 struct ManifestReaderTests {
-    /// Paths over an alphabet that tries the order: characters below and above `/`, deep and shallow, names that begin alike.
+    /// Paths over an alphabet that tries the order: characters below and above `/`, deep and
+    /// shallow, names that begin alike.
     static func paths(_ count: Int, _ generator: inout SeededGenerator) -> Set<String> {
         let alphabet = ["a", "b", "!", "-", ".x", "0", "aa", "a.b", "\u{e9}", "~"]
         var paths: Set<String> = []

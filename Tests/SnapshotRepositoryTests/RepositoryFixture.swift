@@ -15,7 +15,8 @@ struct RepositoryFixture {
     static let time = Timestamp(seconds: 1_700_000_000, nanoseconds: 123_456_789)
     static let location = "the store"
 
-    /// A repository whose owner's identity never touched the host. `isConfirmed` says whether the owner has proven it since.
+    /// A repository whose owner's identity never touched the host. `isConfirmed` says whether the
+    /// owner has proven it since.
     static func withRecipient(isConfirmed: Bool = true) throws -> RepositoryFixture {
         let owner = X25519Identity()
         let fixture = RepositoryFixture(store: MemoryStore(), host: HostPlaces(), owner: owner)
@@ -55,7 +56,8 @@ struct RepositoryFixture {
         try open(owner.map { .identities([$0]) } ?? .none, on: place)
     }
 
-    /// The same objects in a store of their own, for a test that alters them; same host, same owner.
+    /// The same objects in a store of their own, for a test that alters them; same host, same
+    /// owner.
     func copied() -> RepositoryFixture {
         RepositoryFixture(store: store.copy(), host: host, owner: owner)
     }

@@ -348,7 +348,8 @@ struct TamperTests {
 
     // MARK: Recipients and host keys
 
-    /// A recipient set as an outsider would write it: his host key, his MAC, and what proofs he likes.
+    /// A recipient set as an outsider would write it: his host key, his MAC, and what proofs he
+    /// likes.
     static func outsiderSet(
         of repository: Repository, number: Int, owners: [X25519Recipient], host: X25519Identity,
         config: String? = nil,
@@ -398,7 +399,8 @@ struct TamperTests {
                 #expect(opened.access.recipients == [owner])
                 #expect(opened.access.host?.identity == repository.access.host?.identity)
                 #expect(try SnapshotCatalog.load(opened).snapshots.map(\.id) == [genuine.id])
-                // It is named, and whoever asks for the sets of the open repository does not get it.
+                // It is named, and whoever asks for the sets of the open repository does not get
+                // it.
                 let keys = RepositoryKeys(of: opened)
                 let (sets, refused) = try keys.recipientSets(try keys.list())
                 #expect(sets.allSatisfy { $0.owners == [owner] })
@@ -537,7 +539,8 @@ struct TamperTests {
         #expect(failure { _ = try fixture.openAsOwner(on: HostPlaces()) }?.kind == .damaged)
         try Self.plantHostKey(X25519Identity(), for: fixture.owner!.recipient, in: fixture)
         #expect(failure { _ = try fixture.openAsOwner(on: HostPlaces()) }?.kind == .damaged)
-        // A host that has the key in its configuration still opens it, and its audit names what is missing.
+        // A host that has the key in its configuration still opens it, and its audit names what is
+        // missing.
         let owned = try fixture.openAsOwner()
         #expect(owned.access.host?.identity == repository.access.host?.identity)
         #expect(

@@ -3,6 +3,7 @@ import FileTree
 import Replication
 import SnapshotModel
 import SnapshotRepository
+import Synchronization
 
 struct BackupCommand: Verb {
     static let configuration = CommandConfiguration(
@@ -187,6 +188,8 @@ struct BackupCommand: Verb {
         if stdinFilename == nil { Signals.stopCleanly() }
         let backup = Backup(
             repository, options: options, monitor: monitor, cancellation: Signals.cancellation)
+        let counting = expectTotals(options, repository, monitor)
+        defer { counting?.join() }
         let report = try monitor.whileShowing { try backup.run() }
         for note in report.notes { monitor.note(note) }
         if output.json {
@@ -195,6 +198,24 @@ struct BackupCommand: Verb {
             tell(report)
         }
         return report.problemCount > 0 ? .partial : .done
+    }
+
+    /// Where somebody looks: what the last snapshot had, or what a count beside the first one finds.
+    private func expectTotals(
+        _ options: BackupOptions, _ repository: Repository, _ monitor: TerminalMonitor
+    ) -> SideThread? {
+        guard monitor.isShown, !isStream else { return nil }
+        if let last = ExpectedTotals.previous(repository, host: options.host, roots: options.roots)
+        {
+            let statistics = last.statistics
+            monitor.counts.entriesExpected.store(
+                statistics.files + statistics.directories + statistics.others, ordering: .relaxed)
+            return nil
+        }
+        let (roots, walk) = (options.roots, options.walk)
+        return SideThread {
+            ExpectedTotals.count(roots, walk, into: monitor.counts) { monitor.isOver }
+        }
     }
 
     private func sources() throws -> [SourceRoot] {

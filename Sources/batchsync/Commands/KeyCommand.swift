@@ -64,7 +64,8 @@ struct KeyListCommand: Verb {
                         .init(object.id.short, .yellow), "host key, sealed to the owners", "",
                     ])
                 case .recipients(let number):
-                    // A set that was confirmed lies there twice, without and with the owner's proof.
+                    // A set that was confirmed lies there twice, without and with the owner's
+                    // proof.
                     guard shown.insert(number).inserted else { continue }
                     let set = sets.first { $0.number == number }
                     let owners =
@@ -385,7 +386,8 @@ struct KeyAcceptCommand: Verb {
             throw RepositoryError(.damaged, "keys/", "there is no recipient set")
         }
         do {
-            // What this host has pinned must not count here: a host that has pinned nothing opens only what an owner has proven.
+            // What this host has pinned must not count here: a host that has pinned nothing opens
+            // only what an owner has proven.
             let nowhere = HostDirectories(
                 configuration: "", cache: directories.cache, state: directories.state)
             _ = try open(nowhere, acceptUnproven: false)

@@ -120,7 +120,8 @@ struct RestoreCommand: Verb {
         return report.problemCount > 0 ? .partial : .done
     }
 
-    /// What is restored into a source is in the next snapshot, too. Where it was is where it belongs.
+    /// What is restored into a source is in the next snapshot, too. Where it was is where it
+    /// belongs.
     private func noteTargetInSource(_ snapshot: Snapshot, _ monitor: TerminalMonitor) {
         guard snapshot.host == Assembly.hostName,
             let place = HostFile.realPath(target.bytes) ?? absolute(target.bytes),

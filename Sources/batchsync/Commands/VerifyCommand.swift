@@ -94,7 +94,7 @@ struct VerifyCommand: Verb {
         if report.neverRead > 0 {
             console.out("\(NumberText.counted(report.neverRead, "bundle")) never read back so far")
         } else if let oldest = report.oldestRead {
-            console.out("every bundle was read back since \(TimeText.person(oldest))")
+            console.out("every bundle was read back, the first on \(TimeText.person(oldest))")
         }
         if report.orphans > 0 {
             console.out(

@@ -2,8 +2,8 @@ import CSystem
 import Glibc
 import Synchronization
 
-/// The two streams of the command: results on standard output, everything else on standard error. Keeps
-/// a progress line out of the way of both.
+/// The two streams of the command: results on standard output, everything else on standard error.
+/// Keeps a progress line out of the way of both.
 final class Console: Sendable {
     static let shared = Console()
 

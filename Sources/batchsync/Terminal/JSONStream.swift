@@ -4,7 +4,8 @@ import SnapshotModel
 final class JSONStream {
     private var hasElements = false
 
-    /// Writes the beginning: the document's name and version, the fields, and the opening of its list.
+    /// Writes the beginning: the document's name and version, the fields, and the opening of its
+    /// list.
     init(_ document: String, _ fields: [(key: String, value: JSONValue)] = [], list: String) {
         let head: [(key: String, value: JSONValue)] = [
             ("document", .string(document)), ("version", .integer(JSONOutput.version)),

@@ -16,7 +16,6 @@ final class TerminalMonitor: Monitor {
     private let isDone = Atomic<Bool>(false)
     private let shownProblems = Atomic<Int>(0)
     private let said = Mutex<Set<String>>([])
-    private let thread = Mutex<pthread_t?>(nil)
 
     /// Lines about single files; what is beyond them is in the summary and with the snapshot.
     private static let problemLines = 1000
@@ -63,32 +62,21 @@ final class TerminalMonitor: Monitor {
 
     // MARK: The line
 
+    /// Whether anybody looks at the line.
+    var isShown: Bool { showsLine }
+
+    /// Whether the verb has ended.
+    var isOver: Bool { isDone.load(ordering: .relaxed) }
+
     /// Runs a verb with the line shown.
     func whileShowing<Value>(_ body: () throws -> Value) rethrows -> Value {
-        start()
-        defer { stop() }
+        let thread = showsLine ? SideThread { [self] in draw() } : nil
+        defer {
+            isDone.store(true, ordering: .relaxed)
+            thread?.join()
+            console.progress("")
+        }
         return try body()
-    }
-
-    private func start() {
-        guard showsLine else { return }
-        let me = Unmanaged.passRetained(self)
-        var made = pthread_t()
-        let result = pthread_create(
-            &made, nil,
-            { argument in
-                guard let argument else { return nil }
-                Unmanaged<TerminalMonitor>.fromOpaque(argument).takeRetainedValue().draw()
-                return nil
-            }, me.toOpaque())
-        // Without a thread there is no line, and nothing else is lost.
-        if result == 0 { thread.withLock { $0 = made } } else { me.release() }
-    }
-
-    private func stop() {
-        isDone.store(true, ordering: .relaxed)
-        if let made = thread.withLock({ $0 }) { pthread_join(made, nil) }
-        console.progress("")
     }
 
     private func draw() {

@@ -1,4 +1,5 @@
-/// Rows in columns. On a terminal the header is bold; in a pipe the same lines stand without colour.
+/// Rows in columns. On a terminal the header is bold; in a pipe the same lines stand without
+/// colour.
 struct TableOutput {
     enum Alignment { case left, right }
     struct Column {

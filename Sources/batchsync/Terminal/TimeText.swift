@@ -24,8 +24,8 @@ enum TimeText {
             + " \(two(at.tm_hour)):\(two(at.tm_min)):\(two(at.tm_sec))"
     }
 
-    /// Reads a date or time as `SnapshotCatalog.moment` does, but in the time zone of this process where no
-    /// `Z` ends it. Nil for anything else.
+    /// Reads a date or time as `SnapshotCatalog.moment` does, but in the time zone of this process
+    /// where no `Z` ends it. Nil for anything else.
     static func moment(_ text: String) -> Timestamp? {
         guard let time = SnapshotCatalog.moment(text) else { return nil }
         if text.hasSuffix("Z") { return time }
