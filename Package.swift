@@ -95,7 +95,7 @@ let package = Package(
             name: "batchsync",
             dependencies: [
                 "Replication", "SnapshotRepository", "FileTree", "ObjectStorage", "AgeEncryption",
-                "BundleFormat", "SnapshotModel",
+                "BundleFormat", "SnapshotModel", "CSystem",
                 .product(name: "ArgumentParser", package: "swift-argument-parser"),
             ],
             swiftSettings: strict),
