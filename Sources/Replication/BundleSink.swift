@@ -13,6 +13,7 @@ final class BundleSink: @unchecked Sendable {
         var writer: BundleWriter?
         var spool: BundleSpool?
         var ordinal: UInt32 = 0
+        var chunks = 0
     }
 
     private struct Finished {
@@ -70,6 +71,7 @@ final class BundleSink: @unchecked Sendable {
                     let spool = try repository.makeBundleSpool()
                     making.spool = spool
                     making.ordinal = index.openBundle()
+                    making.chunks = 0
                     making.writer = try BundleWriter(
                         kind: kind, recipients: repository.contentRecipients,
                         wantsMD5: repository.wantsMD5,
@@ -78,7 +80,10 @@ final class BundleSink: @unchecked Sendable {
                 guard let writer = making.writer else { return .success(nil) }
                 try writer.append(frame)
                 index.place(frame.chunks, in: making.ordinal)
-                guard writer.isFull else { return .success(nil) }
+                making.chunks += frame.chunks.count
+                guard writer.isFull || making.chunks >= Limits.bundleChunks else {
+                    return .success(nil)
+                }
                 return .success(try Self.finish(&making))
             } catch {
                 return .failure(Self.wrap(error))

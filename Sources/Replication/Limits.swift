@@ -11,6 +11,9 @@ package enum Limits {
     static let partsInFlight = 24
     /// Frames waiting to be compressed, beside those being filled.
     static let sparesOfFrames = 2
+    /// A bundle of so many chunks closes before it is full: what the journal and an index record say of
+    /// one is held in memory several times over, and tiny files are many to a bundle.
+    static let bundleChunks = 96 << 10
     /// Finished bundles waiting to be stored.
     static let bundlesWaiting = 2
     /// A file that changes while it is read is read this often before it is kept with a mark.
