@@ -157,8 +157,10 @@ struct PowerLossBackupTests {
             let snapshots = try SnapshotCatalog.load(repository).snapshots
             let promised = recorded.returns.count { $0.operations <= operations }
             #expect(snapshots.count >= promised, "\(what)")
+            let machine = TestHost("reader")
+            defer { withExtendedLifetime(machine) {} }
             let reader = try recorded.world.open(
-                through: store, on: TestHost("reader"), asOwner: true)
+                through: store, on: machine, asOwner: true)
             let index = try ChunkIndex.load(reader)
             for (position, snapshot) in snapshots.enumerated() {
                 let target = TemporaryDirectory.inMemory()

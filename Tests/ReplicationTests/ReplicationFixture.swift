@@ -117,7 +117,10 @@ final class World: Sendable {
     func restore(
         _ snapshot: Snapshot, root: String? = nil, on host: TestHost? = nil
     ) throws -> (report: RestoreReport, target: TemporaryDirectory) {
-        let repository = try open(on: host ?? TestHost("reader"), asOwner: true)
+        let host = host ?? TestHost("reader")
+        // Its cache is written until the end, and goes with it.
+        defer { withExtendedLifetime(host) {} }
+        let repository = try open(on: host, asOwner: true)
         let index = try ChunkIndex.load(repository)
         let target = TemporaryDirectory(in: source.path.hasPrefix("/dev/shm") ? "/dev/shm" : nil)
         let report = try Restore(
