@@ -34,6 +34,8 @@ let package = Package(
         .systemLibrary(name: "CLibZstd", pkgConfig: "libzstd", providers: [.apt(["libzstd-dev"])]),
         .systemLibrary(
             name: "CLibXXHash", pkgConfig: "libxxhash", providers: [.apt(["libxxhash-dev"])]),
+        .systemLibrary(
+            name: "CLibCurl", pkgConfig: "libcurl", providers: [.apt(["libcurl4-openssl-dev"])]),
         /// The system calls that Swift's Glibc module does not import, as plain typed functions.
         .target(name: "CSystem"),
 
@@ -43,19 +45,25 @@ let package = Package(
         /// chunker. Pure: no I/O, no Foundation.
         .target(name: "SnapshotModel", swiftSettings: strict),
 
-        // MARK: Level 1 — encryption, storage, the file system
+        // MARK: Level 1 — encryption, transfers, the file system
 
         /// age v1 and nothing else: bytes in, bytes out.
         .target(
             name: "AgeEncryption", dependencies: [crypto, cryptoExtras], swiftSettings: strict),
-        /// Named immutable bytes somewhere. Has never heard of a snapshot.
-        .target(name: "ObjectStorage", dependencies: ["CSystem"], swiftSettings: strict),
+        /// Many transfers at once over one thread: requests out, answers in. Knows no store.
+        .target(
+            name: "Transfer", dependencies: ["CLibCurl", "CSystem"], swiftSettings: strict),
         /// The file system of this host: walking, reading, and writing it back safely.
         .target(
             name: "FileTree", dependencies: ["SnapshotModel", "CSystem"],
             swiftSettings: strict),
 
-        // MARK: Level 2 — the bundle
+        // MARK: Level 2 — stores and bundles
+
+        /// Named immutable bytes somewhere. Has never heard of a snapshot.
+        .target(
+            name: "ObjectStorage", dependencies: ["Transfer", "CSystem", crypto],
+            swiftSettings: strict),
 
         /// Turns chunks into one sealed object and back: tar, then zstd, then age.
         /// Knows nothing of repositories or stores.
@@ -120,7 +128,8 @@ let package = Package(
             name: "AgeEncryptionTests", dependencies: ["AgeEncryption", crypto],
             swiftSettings: strict),
         .testTarget(
-            name: "ObjectStorageTests", dependencies: ["ObjectStorage", "TestSupport", "CSystem"],
+            name: "ObjectStorageTests",
+            dependencies: ["ObjectStorage", "Transfer", "TestSupport", "CSystem", crypto],
             swiftSettings: strict),
         .testTarget(
             name: "FileTreeTests", dependencies: ["FileTree", "SnapshotModel", "CSystem"],

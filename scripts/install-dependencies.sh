@@ -10,8 +10,9 @@ set -euo pipefail
 
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 
-# libarchive writes the tar entries, libzstd the frames, libxxhash the fingerprints.
-build_packages=(pkg-config libarchive-dev libzstd-dev libxxhash-dev)
+# libarchive writes the tar entries, libzstd the frames, libxxhash the fingerprints; libcurl carries
+# what goes over a network.
+build_packages=(pkg-config libcurl4-openssl-dev libarchive-dev libzstd-dev libxxhash-dev)
 # The demonstration compares trees with a script, and sets an ACL and an attribute.
 demo_packages=(python3 acl attr)
 # The tests let other people's tools open what batchsync wrote, and make every kind of file.

@@ -1,3 +1,5 @@
+package import Transfer
+
 /// What a store says of an object, in a listing or when asked for one key.
 package struct StoredObject: Sendable, Equatable {
     package let key: ObjectKey
@@ -8,12 +10,19 @@ package struct StoredObject: Sendable, Equatable {
     package let modified: Int64?
     /// The MD5 of the stored bytes (16 bytes) where the store's listing shows it.
     package let md5: [UInt8]?
+    /// The SHA-256 of the stored bytes (32 bytes) where the store keeps one and tells it when asked
+    /// for the key.
+    package let sha256: [UInt8]?
 
-    package init(key: ObjectKey, length: Int, modified: Int64? = nil, md5: [UInt8]? = nil) {
+    package init(
+        key: ObjectKey, length: Int, modified: Int64? = nil, md5: [UInt8]? = nil,
+        sha256: [UInt8]? = nil
+    ) {
         self.key = key
         self.length = length
         self.modified = modified
         self.md5 = md5
+        self.sha256 = sha256
     }
 }
 
@@ -35,6 +44,9 @@ package struct ObjectContent: Sendable {
     package let digest: [UInt8]
     /// The MD5 of the bytes, 16 bytes, where the caller computed it for a store that shows it.
     package let md5: [UInt8]?
+    /// How fast the bytes may leave; nil for as fast as they can. A store that sends them over a
+    /// line asks it before each piece.
+    package var pacer: (any Pacer)?
 
     package init(bytes: [UInt8], digest: [UInt8], md5: [UInt8]? = nil) {
         precondition(digest.count == 32, "a SHA-256 has 32 bytes")

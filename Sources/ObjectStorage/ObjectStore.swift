@@ -57,6 +57,14 @@ package protocol ObjectStore: Sendable {
     /// by.
     func currentTime() throws(StorageError) -> Int64
 
+    /// Hands the SHA-256 that the store itself computes of each object's bytes now to `body`, in any
+    /// order, without the bytes coming here. A missing object is left out.
+    ///
+    /// - Throws: `.unsupported` where the store cannot compute (see `remoteDigests`).
+    func digests(
+        of keys: [ObjectKey], _ body: (ObjectKey, [UInt8]) -> Bool
+    ) throws(StorageError)
+
     /// Removes the directory `prefix` and those below it as far as nothing lies in them, where a
     /// store has directories. Never fails: an empty directory does no harm.
     func removeEmptyDirectories(below prefix: String)
@@ -79,6 +87,13 @@ extension ObjectStore {
     }
 
     package func removeEmptyDirectories(below prefix: String) {}
+
+    package func digests(
+        of keys: [ObjectKey], _ body: (ObjectKey, [UInt8]) -> Bool
+    ) throws(StorageError) {
+        throw StorageError(
+            .unsupported, .head, location: "", cause: "this store computes no digests")
+    }
 }
 
 /// What a store can do beyond the contract, so that callers choose the cheaper way.
@@ -93,6 +108,10 @@ package struct StoreCapabilities: Sendable, Equatable {
     package var listingShowsTime: Bool
     /// The store is a file system of this host: a read costs microseconds, not a round trip.
     package var isLocal: Bool
+    /// `digests(of:)` works: the store computes SHA-256 sums where the objects lie.
+    package var remoteDigests = false
+    /// `StoredObject.sha256` is there when one key is asked for.
+    package var headShowsSHA256 = false
 
     package init(
         conditionalPut: Bool, rangedReads: Bool, listingShowsMD5: Bool, listingShowsTime: Bool,

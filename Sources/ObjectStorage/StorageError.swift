@@ -26,6 +26,9 @@ package struct StorageError: Error, Sendable, CustomStringConvertible {
         case lost
         /// The store or its file system cannot do what is needed.
         case unsupported
+        /// Who answers cannot prove to be the store: its certificate or host key is not the
+        /// expected one.
+        case untrusted
     }
 
     /// What the store was asked to do.
@@ -58,11 +61,17 @@ package struct StorageError: Error, Sendable, CustomStringConvertible {
     package let cause: String
     /// Whether the same call may succeed when it is made again later.
     package let isTransient: Bool
+    /// Whether the store said that it is asked too much: fewer calls at once would help.
+    package let isOverload: Bool
+    /// How long the store asked to be left alone, in seconds; nil where it did not say.
+    package let retryAfterSeconds: Double?
+    /// What its reader can do next, where the store knows better than the kind alone tells.
+    private let hint: String?
 
     package init(
         _ kind: Kind, _ operation: Operation, key: ObjectKey? = nil, location: String,
-        cause: String,
-        isTransient: Bool = false
+        cause: String, isTransient: Bool = false, isOverload: Bool = false,
+        retryAfterSeconds: Double? = nil, hint: String? = nil
     ) {
         self.kind = kind
         self.operation = operation
@@ -70,6 +79,9 @@ package struct StorageError: Error, Sendable, CustomStringConvertible {
         self.location = location
         self.cause = cause
         self.isTransient = isTransient
+        self.isOverload = isOverload
+        self.retryAfterSeconds = retryAfterSeconds
+        self.hint = hint
     }
 
     /// One sentence: what could not be done to what, and why.
@@ -85,7 +97,8 @@ package struct StorageError: Error, Sendable, CustomStringConvertible {
 
     /// One sentence: what its reader can do next.
     package var remedy: String {
-        switch kind {
+        if let hint { return hint }
+        return switch kind {
         case .notFound:
             key == nil
                 ? "check the path or address; `batchsync init` makes a new repository"
@@ -103,6 +116,7 @@ package struct StorageError: Error, Sendable, CustomStringConvertible {
         case .tooLarge: "run `batchsync verify`: an object of this kind is never that large"
         case .lost: "see who else writes in that place, then try again"
         case .unsupported: "use another file system or another store"
+        case .untrusted: "find out who answers there before anything is sent"
         }
     }
 }
