@@ -47,6 +47,12 @@ package protocol ObjectStore: Sendable {
     /// lies is no error.
     func list(prefix: String, _ body: (StoredObject) -> Bool) throws(StorageError)
 
+    /// The same for those objects only whose keys are greater than `after`, which need not be one.
+    /// A store that can begin there asks for no more.
+    func list(
+        prefix: String, after: String, _ body: (StoredObject) -> Bool
+    ) throws(StorageError)
+
     /// Removes the object, durably. A missing one is no error.
     func delete(_ key: ObjectKey) throws(StorageError)
 
@@ -84,6 +90,12 @@ extension ObjectStore {
             return true
         }
         return objects
+    }
+
+    package func list(
+        prefix: String, after: String, _ body: (StoredObject) -> Bool
+    ) throws(StorageError) {
+        try list(prefix: prefix) { $0.key.text > after ? body($0) : true }
     }
 
     package func removeEmptyDirectories(below prefix: String) {}

@@ -28,7 +28,7 @@ package final class Backup {
     package func run() throws(ReplicationError) -> BackupReport {
         var attempt = 1
         while true {
-            let run = try BackupRun(self, isRepeated: attempt > 1)
+            let run = try BackupRun(self)
             do throws(ReplicationError) {
                 return try run.perform()
             } catch {
@@ -65,7 +65,7 @@ final class BackupRun {
     private let roots: [[UInt8]]
     private var notes: [String] = []
 
-    init(_ backup: Backup, isRepeated: Bool) throws(ReplicationError) {
+    init(_ backup: Backup) throws(ReplicationError) {
         self.backup = backup
         repository = backup.repository
         options = backup.options
@@ -83,23 +83,25 @@ final class BackupRun {
         lookedAt = HostClock.monotonic
         let repository = repository
         var damaged: [RepositoryError] = []
-        condemned = try lifted { try CondemnedView.load(repository, damaged: &damaged) }
+        let listing = try lifted { try repository.listAllRecords() }
+        condemned = try lifted {
+            try CondemnedView.load(repository, in: listing, damaged: &damaged)
+        }
         if let first = damaged.first { throw ReplicationError(first) }
         let left = options.dryRun ? (bundles: [], paths: []) : RunJournal.leftBehind(repository)
         journalPaths = left.paths
-        // A directory is listed in no time, and then a bundle that somebody deleted is missed
-        // before it is relied on.
-        let wantsListing = isRepeated || repository.isLocalStore || !left.bundles.isEmpty
-        let listed = try lifted { wantsListing ? try repository.listBundles() : nil }
+        // A bundle that somebody deleted is missed before it is relied on.
+        let listed = try lifted { try repository.listBundles() }
         let condemned = condemned
         let index = try lifted {
-            try ChunkIndex.load(repository, condemned: condemned, listed: listed)
+            try ChunkIndex.load(
+                repository, in: listing, condemned: condemned, listed: listed)
         }
         self.index = index
         for error in index.damaged { notes.append("index: \(error.description)") }
         runIndex = RunIndex(index)
         for bundle in left.bundles
-        where listed?[bundle.id] == bundle.size && !condemned.bundles.contains(bundle.id)
+        where listed[bundle.id] == bundle.size && !condemned.bundles.contains(bundle.id)
             && !index.isUsable(bundle: bundle.id)
         {
             runIndex.adopt(bundle)
@@ -135,10 +137,10 @@ final class BackupRun {
         if let journal {
             contentSink = BundleSink(
                 repository, index: runIndex, kind: .content, journal: journal,
-                onStored: { try lease.bundleStored($0) })
+                limits: options.uploads, onStored: { try lease.bundleStored($0) })
             manifestSink = BundleSink(
                 repository, index: runIndex, kind: .manifest, journal: journal,
-                onStored: { try lease.bundleStored($0) })
+                limits: options.uploads, onStored: { try lease.bundleStored($0) })
         }
         let chunks = try ManifestChunks(index: runIndex, sink: manifestSink)
         let pass = try walk(contentSink: contentSink, chunks: chunks, lease: lease)

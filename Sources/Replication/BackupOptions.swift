@@ -40,6 +40,7 @@ package struct BackupOptions: Sendable {
     /// Reads and counts, stores nothing.
     package var dryRun = false
     package var checkpointSeconds = Limits.checkpointSeconds
+    package var uploads = UploadLimits.local
     /// Goes into the snapshot as it is.
     package var recordedOptions = JSONValue.object([])
     package var stream: StreamSource?

@@ -5,8 +5,9 @@ import Synchronization
 
 /// Where compressed frames become stored bundles.
 ///
-/// Whoever brings a frame seals it, one at a time; a thread of its own makes finished bundles
-/// durable: journal first, then the store. At most `Limits.bundlesWaiting` finished bundles wait.
+/// Whoever brings a frame seals it, one at a time; threads of its own make finished bundles
+/// durable: journal first, then the store. Where the store is slower than the reading, finished
+/// bundles wait in their spool files, as many as `UploadLimits` allows; then the reading waits.
 final class BundleSink: @unchecked Sendable {
     // Sendable: the bundle being made is touched only under `making`.
     private struct Making {
@@ -24,7 +25,10 @@ final class BundleSink: @unchecked Sendable {
 
     private struct Queue {
         var waiting: [Finished] = []
-        var isStoring = false
+        /// Bundles that threads are storing now.
+        var storing = 0
+        /// Stored bytes of the bundles that wait or are being stored.
+        var spooledBytes = 0
         var isClosed = false
         var failure: ReplicationError?
         var storedBytes = 0
@@ -36,29 +40,34 @@ final class BundleSink: @unchecked Sendable {
     private let kind: BundleKind
     private let onStored: @Sendable (SealedBundle) throws -> Void
     private let journal: RunJournal
+    private let limits: UploadLimits
     private let making = Monitored(Making())
     private let queue = Monitored(Queue())
-    private var thread: WorkThread?
+    private var threads: [WorkThread] = []
 
-    /// - Parameter onStored: Called on the storing thread after a bundle has become durable.
+    /// - Parameter onStored: Called on a storing thread after a bundle has become durable; several
+    ///   threads may call it at once.
     init(
         _ repository: Repository, index: RunIndex, kind: BundleKind, journal: RunJournal,
-        onStored: @escaping @Sendable (SealedBundle) throws -> Void
+        limits: UploadLimits, onStored: @escaping @Sendable (SealedBundle) throws -> Void
     ) {
         self.repository = repository
         self.index = index
         self.kind = kind
         self.journal = journal
         self.onStored = onStored
-        thread = WorkThread { [unowned self] in storeAll() }
+        self.limits = limits
+        threads = (0..<max(limits.threads, 1)).map { _ in
+            WorkThread { [unowned self] in storeAll() }
+        }
     }
 
-    /// Stores what is waiting and ends the storing thread. Without it both stay for ever, and with
+    /// Stores what is waiting and ends the storing threads. Without it both stay for ever, and with
     /// them the journal, whose lock says that its run is alive: a thread at work keeps its object.
     func close() {
         queue.change { $0.isClosed = true }
-        thread?.join()
-        thread = nil
+        for thread in threads { thread.join() }
+        threads = []
     }
 
     /// Seals one frame into the current bundle. The frame's bytes may be used again when this
@@ -111,7 +120,13 @@ final class BundleSink: @unchecked Sendable {
     private func enqueue(_ finished: Finished) {
         queue.wait { queue -> Void? in
             if queue.failure != nil { return () }
-            guard queue.waiting.count < Limits.bundlesWaiting else { return nil }
+            // One bundle is always let in, however small the spool may be.
+            let isIdle = queue.waiting.isEmpty && queue.storing == 0
+            let fits =
+                queue.waiting.count < limits.bundlesWaiting
+                && queue.spooledBytes + finished.bundle.size <= limits.spoolBytes
+            guard isIdle || fits else { return nil }
+            queue.spooledBytes += finished.bundle.size
             queue.waiting.append(finished)
             return ()
         }
@@ -121,7 +136,7 @@ final class BundleSink: @unchecked Sendable {
         while true {
             let next: Finished? = queue.wait { queue -> Finished?? in
                 if !queue.waiting.isEmpty {
-                    queue.isStoring = true
+                    queue.storing += 1
                     return .some(queue.waiting.removeFirst())
                 }
                 return queue.isClosed ? .some(nil) : nil
@@ -137,9 +152,11 @@ final class BundleSink: @unchecked Sendable {
                 failure = Self.wrap(error)
             }
             queue.change { queue in
-                queue.isStoring = false
+                queue.storing -= 1
+                queue.spooledBytes -= next.bundle.size
                 if let failure {
                     if queue.failure == nil { queue.failure = failure }
+                    for left in queue.waiting { queue.spooledBytes -= left.bundle.size }
                     queue.waiting.removeAll()
                 } else {
                     queue.storedBytes += next.bundle.size
@@ -159,7 +176,7 @@ final class BundleSink: @unchecked Sendable {
         if let finished = try outcome.get() { enqueue(finished) }
         let failure: ReplicationError? = queue.wait { queue -> ReplicationError?? in
             if let failure = queue.failure { return .some(failure) }
-            return queue.waiting.isEmpty && !queue.isStoring ? .some(nil) : nil
+            return queue.waiting.isEmpty && queue.storing == 0 ? .some(nil) : nil
         }
         if let failure { throw failure }
     }
