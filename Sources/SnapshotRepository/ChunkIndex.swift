@@ -129,10 +129,18 @@ package final class ChunkIndex: Sendable {
     }
 
     private static func folder(_ repository: Repository) -> String {
-        repository.cachePath + "/index"
+        repository.storeCachePath + "/index"
     }
     private static func path(of record: RecordName, in folder: String) -> String {
         folder + "/\(record.id).table"
+    }
+
+    /// Keeps what an index record says that this host has just put, so that it need not be fetched.
+    package static func noteRecord(
+        _ payload: UnsafeRawBufferPointer, record: RecordName, of repository: Repository
+    ) throws(RepositoryError) {
+        try LocalFile.makeDirectory(folder(repository))
+        _ = try add(payload, record: record, to: repository)
     }
 
     /// Turns the payload of one index record into a table in the cache.

@@ -8,7 +8,7 @@ import SnapshotModel
 struct RecordCache: Sendable {
     private let folder: String
 
-    init(_ repository: Repository) { folder = repository.cachePath + "/records" }
+    init(_ repository: Repository) { folder = repository.storeCachePath + "/records" }
 
     /// Kinds that are read again and again. The index has its tables, and runs come and go.
     static func holds(_ type: RecordType) -> Bool { type != .index && type != .run }

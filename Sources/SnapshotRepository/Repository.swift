@@ -42,6 +42,8 @@ package final class Repository: Sendable {
     let layout: RepositoryLayout
     /// Whether small records are kept in this host's cache: where a read costs a round trip.
     let cachesRecords: Bool
+    /// Empty, or for a second store of the repository the folder that keeps it apart.
+    private let replicaFolder: String
 
     private init(
         store: any ObjectStore, location: String, config: RepositoryConfig, configDigest: RecordID,
@@ -55,6 +57,15 @@ package final class Repository: Sendable {
         self.directories = directories
         self.cachesRecords = cachesRecords && !store.capabilities.isLocal
         layout = RepositoryLayout(isEncrypted: config.isEncrypted)
+        replicaFolder = directories.replicaFolder(config.repository, at: location)
+    }
+
+    /// The same repository on another store.
+    convenience init(_ other: Repository, on store: any ObjectStore, location: String) {
+        self.init(
+            store: store, location: location, config: other.config,
+            configDigest: other.configDigest, access: other.access,
+            directories: other.directories)
     }
 
     /// The same repository for who wants to know what lies in the store, not what lies in this
@@ -66,8 +77,12 @@ package final class Repository: Sendable {
     }
 
     package var id: RepositoryID { config.repository }
+    /// What this host keeps of the repository's content, whichever store it lies on.
     package var cachePath: String { directories.cachePath(id) }
-    package var statePath: String { directories.statePath(id) }
+    /// What this host keeps of this store: its index and its records.
+    var storeCachePath: String { cachePath + replicaFolder }
+    /// What this host has done with this store.
+    package var statePath: String { directories.statePath(id) + replicaFolder }
     package var isLocalStore: Bool { store.capabilities.isLocal }
 
     // MARK: Making one

@@ -147,6 +147,14 @@ package struct CondemnedView: Sendable {
         return view
     }
 
+    /// What another store of the repository has condemned counts as well: a snapshot that goes to
+    /// both relies on neither.
+    package mutating func formUnion(_ other: CondemnedView) {
+        names.append(contentsOf: other.names.filter { byName[$0] == nil })
+        bundles.formUnion(other.bundles)
+        byName.merge(other.byName) { own, _ in own }
+    }
+
     /// Bundles removed by delete phases that had not seen this snapshot, under records that its run
     /// had not seen.
     func bundlesDeletedUnseen(by snapshot: Snapshot) -> Set<BundleID> {
