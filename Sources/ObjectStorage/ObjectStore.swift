@@ -47,10 +47,10 @@ package protocol ObjectStore: Sendable {
     /// lies is no error.
     func list(prefix: String, _ body: (StoredObject) -> Bool) throws(StorageError)
 
-    /// The same for those objects only whose keys are greater than `after`, which need not be one.
-    /// A store that can begin there asks for no more.
+    /// The same for those objects only whose keys come behind `last`: the rest of a listing that was
+    /// broken off. A store that can begin there reads nothing before it.
     func list(
-        prefix: String, after: String, _ body: (StoredObject) -> Bool
+        prefix: String, after last: ObjectKey?, _ body: (StoredObject) -> Bool
     ) throws(StorageError)
 
     /// Removes the object, durably. A missing one is no error.
@@ -93,9 +93,10 @@ extension ObjectStore {
     }
 
     package func list(
-        prefix: String, after: String, _ body: (StoredObject) -> Bool
+        prefix: String, after last: ObjectKey?, _ body: (StoredObject) -> Bool
     ) throws(StorageError) {
-        try list(prefix: prefix) { $0.key.text > after ? body($0) : true }
+        guard let last else { return try list(prefix: prefix, body) }
+        try list(prefix: prefix) { object in object.key <= last || body(object) }
     }
 
     package func removeEmptyDirectories(below prefix: String) {}

@@ -16,7 +16,7 @@ package struct RecordListing: Sendable {
     package func names(_ type: RecordType) -> [RecordName] { self[type].map(\.name) }
 
     /// Keys that are greater than every key of a bundle, and smaller than those of all records.
-    private static let behindBundles = "bundles0"
+    private static let behindBundles = ObjectKey(validated: "bundles0")
 
     /// A look at one kind alone.
     init(_ repository: Repository, only type: RecordType) throws(RepositoryError) {
