@@ -154,11 +154,7 @@ final class SFTPListing {
     }
 
     private func path(_ node: Node) -> [UInt8] {
-        let directory = node.prefix.dropLast()
-        if directory.isEmpty {
-            return store.location.path.isEmpty ? [UInt8(ascii: "/")] : store.location.path
-        }
-        return store.path(directory)
+        store.path(ofDirectory: node.prefix.dropLast())
     }
 
     // MARK: - Answers
