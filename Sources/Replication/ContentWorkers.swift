@@ -534,10 +534,10 @@ final class ContentWorker {
         let maximum = around.chunker.parameters.maximum
         while !isAtEnd || buffer.count > 0 {
             while !isAtEnd, buffer.count < Limits.readBufferBytes {
-                try around.cancellation.check()
                 let room = UnsafeMutableRawBufferPointer(
                     start: buffer.base + buffer.count, count: Limits.readBufferBytes - buffer.count)
-                let got = StreamReading.read(descriptor, into: room)
+                let got = try StreamReading.read(
+                    descriptor, into: room, cancellation: around.cancellation)
                 guard got >= 0 else {
                     throw ReplicationError(
                         .files, "standard input", "cannot be read (error \(-got))")
