@@ -1,6 +1,7 @@
 import ArgumentParser
 import CSystem
 import Glibc
+import Replication
 
 /// The command.
 @main
@@ -94,6 +95,9 @@ struct BatchSync: ParsableCommand {
             }
             asJSON = verb.wantsJSON
             end(with: try verb.perform())
+        } catch let error as ReplicationError where error.kind == .outputClosed {
+            Console.shared.flush()
+            Signals.endOfPipe()
         } catch {
             let report = ErrorReport(error)
             report.print(asJSON: asJSON)

@@ -183,9 +183,7 @@ struct BackupCommand: Verb {
             warnOfPatterns(options, monitor)
         }
         let repository = try assembly.open(.hostKey)
-        // Nobody can be told to stop who waits for a byte of standard input: a signal ends that at once, and the next run
-        // clears away what is left.
-        if stdinFilename == nil { Signals.stopCleanly() }
+        Signals.stopCleanly()
         let backup = Backup(
             repository, options: options, monitor: monitor, cancellation: Signals.cancellation)
         let counting = expectTotals(options, repository, monitor)
