@@ -102,8 +102,8 @@ let package = Package(
         .executableTarget(
             name: "batchsync",
             dependencies: [
-                "Replication", "SnapshotRepository", "FileTree", "ObjectStorage", "AgeEncryption",
-                "BundleFormat", "SnapshotModel", "CSystem",
+                "Replication", "SnapshotRepository", "FileTree", "ObjectStorage", "Transfer",
+                "AgeEncryption", "BundleFormat", "SnapshotModel", "CSystem",
                 .product(name: "ArgumentParser", package: "swift-argument-parser"),
             ],
             swiftSettings: strict),
