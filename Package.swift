@@ -127,6 +127,9 @@ let package = Package(
         .testTarget(
             name: "AgeEncryptionTests", dependencies: ["AgeEncryption", crypto],
             swiftSettings: strict),
+        /// The servers and the proxy that other tests talk to, held to what they claim.
+        .testTarget(
+            name: "ServerTests", dependencies: ["TestSupport"], swiftSettings: strict),
         .testTarget(
             name: "ObjectStorageTests",
             dependencies: ["ObjectStorage", "Transfer", "TestSupport", "CSystem", crypto],
