@@ -11,6 +11,8 @@ final class SFTPListing {
         /// Entries that came without their kind or length.
         var unclear: [[UInt8]] = []
         var due = 0
+        /// What the server said instead of names.
+        var failure: SFTPFailure?
         var isRead = false
 
         init(_ prefix: String) { self.prefix = prefix }
@@ -143,9 +145,13 @@ final class SFTPListing {
             due -= 1
             if case .handle(let handle) = reply { exchange.sendAndForget(.close(handle)) }
         }
-        for node in active.values {
-            if let handle = node.handle { exchange.sendAndForget(.close(handle)) }
-        }
+        for node in active.values { close(node) }
+    }
+
+    private func close(_ node: Node) {
+        guard let handle = node.handle else { return }
+        exchange.sendAndForget(.close(handle))
+        node.handle = nil
     }
 
     private func isDone(_ node: Node) {
@@ -202,13 +208,16 @@ final class SFTPListing {
             // An empty answer is no end by the protocol, but a server that gives nothing else would
             // be asked for ever.
             if let handle = node.handle, !names.isEmpty { try readMore(node, handle) }
-        case .status(let status) where status.isEndOfFile:
-            if let handle = node.handle {
-                exchange.sendAndForget(.close(handle))
-                node.handle = nil
-            }
+        case .status(let status) where status.isEndOfFile || status.isMissing:
+            close(node)
         default:
-            throw named(exchange.unexpected(reply), node)
+            let failure = exchange.unexpected(reply)
+            guard case .refused(let status) = failure, status.meaning == nil,
+                node.entries.isEmpty
+            else { throw named(failure, node) }
+            // Some servers open anything, and look at it only now.
+            close(node)
+            node.failure = failure
         }
         try settle(node)
     }
@@ -216,9 +225,9 @@ final class SFTPListing {
     /// Once nothing more is to come, asks for what was unclear, and then is done with the directory.
     private func settle(_ node: Node) throws(SFTPFailure) {
         guard node.due == 0 else { return }
-        if let handle = node.handle {
-            exchange.sendAndForget(.close(handle))
-            node.handle = nil
+        close(node)
+        if let failure = node.failure {
+            return try ask(.lstat(path(node)), .examine(node, failure))
         }
         if !node.unclear.isEmpty {
             let names = node.unclear
