@@ -238,7 +238,7 @@ final class BackupRun {
         if let journal {
             contentSink = BundleSink(
                 repository, index: runIndex, kind: .content, journal: journal,
-                limits: options.uploads, replicas: replicaRuns,
+                limits: options.uploads, replicas: replicaRuns, bundleBytes: options.bundleBytes,
                 onStored: { try lease.bundleStored($0) })
             manifestSink = BundleSink(
                 repository, index: runIndex, kind: .manifest, journal: journal,
@@ -443,7 +443,8 @@ final class BackupRun {
         var outcomes = [StoreOutcome(location: repository.location, failure: nil)]
         guard !replicaRuns.isEmpty else { return outcomes }
         let repository = repository
-        let index = try lifted { try ChunkIndex.load(repository) }
+        let condemned = condemned
+        let index = try lifted { try ChunkIndex.load(repository, condemned: condemned) }
         for replica in replicaRuns {
             outcomes.append(
                 replica.commit(

@@ -389,6 +389,8 @@ package final class Repository: Sendable {
     /// - Parameter deadline: On the clock that runs through suspend, in nanoseconds: no attempt
     ///   begins later, however patient the store is otherwise. What the commit relies on is known to
     ///   be there until then.
+    /// - Throws: Where the store does not tell any more whether the record is there, the message
+    ///   says so.
     package func commit(
         time: Timestamp, _ value: JSONValue, by deadline: Int64
     ) throws(RepositoryError) -> RecordName {
@@ -396,8 +398,24 @@ package final class Repository: Sendable {
         let record = try payload.withRawBytes { (bytes) throws(RepositoryError) in
             try seal(.snapshot, time: time, payload: bytes)
         }
-        try Self.put(
-            record.bytes, at: layout.record(record.name), in: store.withDeadline(deadline))
+        let key = layout.record(record.name)
+        do throws(RepositoryError) {
+            try Self.put(record.bytes, at: key, in: store.withDeadline(deadline))
+        } catch {
+            guard error.isTransient else { throw error }
+            // The answer may have been lost after its effect: the store is asked once more.
+            let store = store.withDeadline(deadline)
+            let there: StoredObject?
+            do {
+                there = try store.head(key)
+            } catch _ {
+                throw RepositoryError(
+                    .storage, "",
+                    "\(error.message); whether snapshot \(record.name.id.short) was committed is not known",
+                    remedy: "'batchsync snapshots' tells once the store answers again")
+            }
+            guard there?.length == record.bytes.count else { throw error }
+        }
         return record.name
     }
 

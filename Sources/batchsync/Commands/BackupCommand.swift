@@ -106,6 +106,12 @@ struct BackupCommand: Verb {
     )
     var compression = 3
 
+    @Option(
+        help: ArgumentHelp(
+            "Close a bundle when it holds this much compressed content, 1M to 512M.",
+            valueName: "size"))
+    var bundleSize: SizeArgument?
+
     @Option(help: ArgumentHelp("Threads that read, hash and compress.", valueName: "threads"))
     var readConcurrency = 2
 
@@ -140,6 +146,9 @@ struct BackupCommand: Verb {
         }
         guard (1...19).contains(compression) else {
             throw ValidationError("--compression takes 1 to 19")
+        }
+        if let bundleSize, !(1 << 20...512 << 20).contains(bundleSize.bytes) {
+            throw ValidationError("--bundle-size takes 1M to 512M")
         }
         guard (1...64).contains(readConcurrency) else {
             throw ValidationError("--read-concurrency takes 1 to 64")
@@ -190,6 +199,7 @@ struct BackupCommand: Verb {
         options.time = time.flatMap(TimeText.moment).map { Timestamp(seconds: $0.seconds) }
         options.level = compression
         options.readers = readConcurrency
+        if let bundleSize { options.bundleBytes = Int(bundleSize.bytes) }
         options.ignoresInode = ignoreInode
         options.ignoresCtime = ignoreCtime
         options.ignoresMtime = ignoreMtime

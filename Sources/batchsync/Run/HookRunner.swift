@@ -113,7 +113,8 @@ struct HookRunner {
         defer { posix_spawnattr_destroy(&attributes) }
         posix_spawnattr_setflags(&attributes, Int16(POSIX_SPAWN_SETPGROUP))
         posix_spawnattr_setpgroup(&attributes, 0)
-        var words: [UnsafeMutablePointer<CChar>?] = ["/bin/sh", "-c", line].map { strdup($0) }
+        var words: [UnsafeMutablePointer<CChar>?] = []
+        for word in ["/bin/sh", "-c", line] { words.append(strdup(word)) }
         words.append(nil)
         var variables = inherited()
         for (name, value) in environment.sorted(by: { $0.key < $1.key }) {
