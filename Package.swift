@@ -102,8 +102,8 @@ let package = Package(
         .executableTarget(
             name: "batchsync",
             dependencies: [
-                "Replication", "SnapshotRepository", "FileTree", "ObjectStorage", "AgeEncryption",
-                "BundleFormat", "SnapshotModel", "CSystem",
+                "Replication", "SnapshotRepository", "FileTree", "ObjectStorage", "Transfer",
+                "AgeEncryption", "BundleFormat", "SnapshotModel", "CSystem",
                 .product(name: "ArgumentParser", package: "swift-argument-parser"),
             ],
             swiftSettings: strict),
@@ -127,6 +127,9 @@ let package = Package(
         .testTarget(
             name: "AgeEncryptionTests", dependencies: ["AgeEncryption", crypto],
             swiftSettings: strict),
+        /// The servers and the proxy that other tests talk to, held to what they claim.
+        .testTarget(
+            name: "ServerTests", dependencies: ["TestSupport"], swiftSettings: strict),
         .testTarget(
             name: "ObjectStorageTests",
             dependencies: ["ObjectStorage", "Transfer", "TestSupport", "CSystem", crypto],

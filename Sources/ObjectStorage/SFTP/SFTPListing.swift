@@ -44,9 +44,15 @@ final class SFTPListing {
     /// What is being read now.
     private var active: [ObjectIdentifier: Node] = [:]
     private var found = 0
+    /// Only what comes behind this key is wanted.
+    private let last: String
 
-    init(_ store: SFTPStore, over exchange: SFTPExchange, _ subject: StorageSubject) {
+    init(
+        _ store: SFTPStore, over exchange: SFTPExchange, _ subject: StorageSubject,
+        after last: ObjectKey? = nil
+    ) {
         self.store = store
+        self.last = last?.text ?? ""
         self.exchange = exchange
         self.subject = subject
     }
@@ -95,7 +101,7 @@ final class SFTPListing {
                 let object = StoredObject(
                     key: ObjectKey(joining: node.prefix, entry.name), length: entry.length,
                     modified: entry.modified)
-                guard body(object) else { return false }
+                guard object.key.text <= last || body(object) else { return false }
             }
         }
         return true
@@ -273,6 +279,8 @@ final class SFTPListing {
                     modified: attributes.modified.map(Int64.init), below: nil))
         case .directory:
             let below = Node(node.prefix + name + "/")
+            // Every key in there comes before what is wanted.
+            guard below.prefix > last || last.hasPrefix(below.prefix) else { return }
             node.entries.append(Entry(name: name + "/", length: 0, modified: nil, below: below))
         // Objects that lie behind it would be missing from the listing, and whoever deletes what no
         // listed object needs would delete too much.
@@ -297,14 +305,20 @@ final class SFTPListing {
 
 extension SFTPStore {
     package func list(prefix: String, _ body: (StoredObject) -> Bool) throws(StorageError) {
+        try list(prefix: prefix, after: nil, body)
+    }
+
+    package func list(
+        prefix: String, after start: ObjectKey?, _ body: (StoredObject) -> Bool
+    ) throws(StorageError) {
         precondition(ObjectKey.isDirectoryPrefix(prefix), "a prefix is empty or ends with /")
         let subject = subject(.list)
         options.traffic.count(.list)
         // What has been handed out stays handed out when the listing is begun again.
-        var last: ObjectKey?
+        var last = start
         try perform(subject) { (exchange) throws(SFTPFailure) in
-            try SFTPListing(self, over: exchange, subject).run(prefix: prefix) { object in
-                if let last, object.key <= last { return true }
+            try SFTPListing(self, over: exchange, subject, after: last).run(prefix: prefix) {
+                object in
                 last = object.key
                 return body(object)
             }
