@@ -25,6 +25,7 @@ let package = Package(
     dependencies: [
         .package(url: "https://github.com/apple/swift-argument-parser.git", from: "1.8.0"),
         .package(url: "https://github.com/apple/swift-crypto.git", from: "4.5.0"),
+        .package(url: "https://github.com/LebJe/TOMLKit.git", from: "0.6.0"),
     ],
     targets: [
         // MARK: C libraries — a module map and a header each, nothing else
@@ -56,6 +57,14 @@ let package = Package(
         /// The file system of this host: walking, reading, and writing it back safely.
         .target(
             name: "FileTree", dependencies: ["SnapshotModel", "CSystem"],
+            swiftSettings: strict),
+
+        /// One backup job as a TOML file describes it, turned into values.
+        .target(
+            name: "Profiles",
+            dependencies: [
+                "SnapshotModel", .product(name: "TOMLKit", package: "TOMLKit"),
+            ],
             swiftSettings: strict),
 
         // MARK: Level 2 — stores and bundles
@@ -103,7 +112,7 @@ let package = Package(
             name: "batchsync",
             dependencies: [
                 "Replication", "SnapshotRepository", "FileTree", "ObjectStorage", "Transfer",
-                "AgeEncryption", "BundleFormat", "SnapshotModel", "CSystem",
+                "Profiles", "AgeEncryption", "BundleFormat", "SnapshotModel", "CSystem",
                 .product(name: "ArgumentParser", package: "swift-argument-parser"),
             ],
             swiftSettings: strict),

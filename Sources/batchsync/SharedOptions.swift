@@ -13,6 +13,14 @@ struct RepositoryOptions: ParsableArguments {
     var repository: PathArgument?
 
     @Option(
+        name: [.customShort("p"), .customLong("profile")],
+        help: ArgumentHelp(
+            "Take the repository, and what opens it, from a profile: its name or its path.",
+            valueName: "profile"),
+        transform: plainText)
+    var profile: String?
+
+    @Option(
         help: ArgumentHelp(
             "Read the passphrase from a file; a line end at its end is cut.", valueName: "file"))
     var passphraseFile: PathArgument?
@@ -40,6 +48,9 @@ struct RepositoryOptions: ParsableArguments {
     @OptionGroup(title: "Store") var store: StoreOptions
 
     func validate() throws {
+        if repository != nil && profile != nil {
+            throw ValidationError("--repo and --profile both say which repository; give one")
+        }
         if passphraseFile != nil && passphraseCommand != nil {
             throw ValidationError(
                 "--passphrase-file and --passphrase-command say the same thing twice")

@@ -1,6 +1,7 @@
 import ArgumentParser
 import FileTree
 import ObjectStorage
+import Profiles
 import Replication
 import SnapshotModel
 import SnapshotRepository
@@ -217,7 +218,8 @@ struct BackupCommand: Verb {
             for note in notes { monitor.note(note) }
             warnOfPatterns(options, monitor)
         }
-        let stores = try openStores(assembly, monitor)
+        let stores = try StoreGroup(
+            [try assembly.location()] + replicaLocations(assembly), assembly, monitor)
         let repository = stores.leader
         options.uploads = stores.uploads
         Signals.stopCleanly()
@@ -237,50 +239,10 @@ struct BackupCommand: Verb {
         return report.isPartial ? .partial : .done
     }
 
-    /// The stores of a backup that answer, the first of them leading.
-    private struct Stores {
-        let leader: Repository
-        let uploads: UploadLimits
-        let replicas: [ReplicaTarget]
-        let lost: [StoreOutcome]
-    }
-
-    /// Opens every store that was named. One that is down does not stop the others.
-    private func openStores(_ assembly: Assembly, _ monitor: TerminalMonitor) throws -> Stores {
-        let locations =
-            [try assembly.location()]
-            + (try replica.map { try Assembly.text($0.bytes, of: "a repository") })
-        var found: [(repository: Repository, uploads: UploadLimits)] = []
-        var lost: [StoreOutcome] = []
-        for location in locations {
-            do {
-                let opened = try assembly.openStore(try assembly.opener(location))
-                let repository = try assembly.open(
-                    .hostKey, in: opened, asReplica: location != locations[0])
-                if let first = found.first?.repository, first.id != repository.id {
-                    throw CommandError.usage(
-                        "\(location) is another repository than \(first.location)",
-                        remedy: "'batchsync init --replica-of' makes a further store of one")
-                }
-                found.append((repository, opened.uploads))
-            } catch let error as StorageError where locations.count > 1 {
-                monitor.note("\(location): \(error.description)")
-                lost.append(
-                    StoreOutcome(
-                        location: location,
-                        failure: ReplicationError(
-                            .repository(.storage), "", error.description, remedy: error.remedy)))
-            }
-        }
-        guard let first = found.first else {
-            throw CommandError(
-                .failed, "no store of the repository answers; nothing was backed up",
-                remedy: lost.first?.failure?.remedy ?? "")
-        }
-        return Stores(
-            leader: first.repository, uploads: first.uploads,
-            replicas: found.dropFirst().map { ReplicaTarget($0.repository, uploads: $0.uploads) },
-            lost: lost)
+    /// Further stores, from the words or from the profile.
+    private func replicaLocations(_ assembly: Assembly) throws -> [String] {
+        let given = try replica.map { try Assembly.text($0.bytes, of: "a repository") }
+        return try given + (assembly.profile()?.replicas.map(\.location) ?? [])
     }
 
     /// Where somebody looks: what the last snapshot had, or what a count beside the first one finds.

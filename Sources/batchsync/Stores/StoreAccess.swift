@@ -20,7 +20,7 @@ struct StoreAccess: Sendable {
 
     var endpoint: String?
     var region: String?
-    /// `auto`, `path` or `virtual`.
+    /// `auto`, `path`, `virtual` or `virtual-host`.
     var addressing: String?
     /// Class by kind of object: `bundles`, `records`.
     var storageClasses: [String: String] = [:]
@@ -28,6 +28,12 @@ struct StoreAccess: Sendable {
     var serverSideEncryption: String?
     /// `GOVERNANCE:30d` or `COMPLIANCE:30d`.
     var objectLock: String?
+
+    /// A profile of the AWS files, and keys that go before everything else.
+    var awsProfile: String?
+    var accessKeyID: String?
+    var secretAccessKey: String?
+    var sessionToken: String?
 
     // MARK: SFTP
 
