@@ -40,10 +40,14 @@ package final class Repository: Sendable {
     package let directories: HostDirectories
     let store: any ObjectStore
     let layout: RepositoryLayout
+    /// Whether small records are kept in this host's cache: where a read costs a round trip.
+    let cachesRecords: Bool
+    /// Empty, or for a second store of the repository the folder that keeps it apart.
+    private let replicaFolder: String
 
     private init(
         store: any ObjectStore, location: String, config: RepositoryConfig, configDigest: RecordID,
-        access: RepositoryAccess, directories: HostDirectories
+        access: RepositoryAccess, directories: HostDirectories, cachesRecords: Bool = true
     ) {
         self.store = store
         self.location = location
@@ -51,12 +55,34 @@ package final class Repository: Sendable {
         self.configDigest = configDigest
         self.access = access
         self.directories = directories
+        self.cachesRecords = cachesRecords && !store.capabilities.isLocal
         layout = RepositoryLayout(isEncrypted: config.isEncrypted)
+        replicaFolder = directories.replicaFolder(config.repository, at: location)
+    }
+
+    /// The same repository on another store.
+    convenience init(_ other: Repository, on store: any ObjectStore, location: String) {
+        self.init(
+            store: store, location: location, config: other.config,
+            configDigest: other.configDigest, access: other.access,
+            directories: other.directories)
+    }
+
+    /// The same repository for who wants to know what lies in the store, not what lies in this
+    /// host's cache.
+    package var readingStore: Repository {
+        Repository(
+            store: store, location: location, config: config, configDigest: configDigest,
+            access: access, directories: directories, cachesRecords: false)
     }
 
     package var id: RepositoryID { config.repository }
+    /// What this host keeps of the repository's content, whichever store it lies on.
     package var cachePath: String { directories.cachePath(id) }
-    package var statePath: String { directories.statePath(id) }
+    /// What this host keeps of this store: its index and its records.
+    var storeCachePath: String { cachePath + replicaFolder }
+    /// What this host has done with this store.
+    package var statePath: String { directories.statePath(id) + replicaFolder }
     package var isLocalStore: Bool { store.capabilities.isLocal }
 
     // MARK: Making one
@@ -425,14 +451,17 @@ package final class Repository: Sendable {
         return payload
     }
 
+    /// The payload of a record.
     package func readRecord(_ name: RecordName) throws(RepositoryError) -> [UInt8] {
+        let cache = cachesRecords && RecordCache.holds(name.type) ? RecordCache(self) : nil
+        if let bytes = cache?.read(name) { return try openRecord(name, bytes: bytes) }
         let key = layout.record(name)
-        // Sealing and compressing add a little; a stored record is never larger than its plain text
-        // may be, and some.
-        let limit = name.type.maximumBytes + (1 << 20)
+        let limit = name.type.storedMaximumBytes
         let bytes = try stored { () throws(StorageError) in try store.get(key, maximumBytes: limit)
         }
-        return try openRecord(name, bytes: bytes)
+        let payload = try openRecord(name, bytes: bytes)
+        cache?.write(bytes, as: name)
+        return payload
     }
 
     /// The object in a record: nothing in it is critical and unknown, and its time agrees with its
@@ -491,15 +520,48 @@ package final class Repository: Sendable {
 
     /// Ids and stored sizes of all bundles.
     package func listBundles() throws(RepositoryError) -> [BundleID: Int] {
-        let objects = try stored { () throws(StorageError) in
-            try store.list(prefix: RepositoryLayout.bundles)
-        }
         var bundles: [BundleID: Int] = [:]
-        bundles.reserveCapacity(objects.count)
-        for object in objects {
-            if let id = layout.bundleID(object.key) { bundles[id] = object.length }
-        }
+        try listBundles { id, size, _ in bundles[id] = size }
         return bundles
+    }
+
+    /// Hands each bundle's id, stored size and, where the listing shows it, MD5 to `body`.
+    package func listBundles(
+        _ body: (BundleID, Int, [UInt8]?) -> Void
+    ) throws(RepositoryError) {
+        try stored { () throws(StorageError) in
+            try store.list(prefix: RepositoryLayout.bundles) { object in
+                if let id = layout.bundleID(object.key) { body(id, object.length, object.md5) }
+                return true
+            }
+        }
+    }
+
+    /// Whether the store keeps a SHA-256 with each object and tells it.
+    package var storeKeepsSHA256: Bool { store.capabilities.headShowsSHA256 }
+
+    /// Whether the store can compute SHA-256 sums where the objects lie.
+    package var storeComputesDigests: Bool { store.capabilities.remoteDigests }
+
+    /// The SHA-256 that the store keeps of a bundle, which it computed when the bundle came; nil
+    /// where it has none.
+    package func storedDigest(_ id: BundleID) throws(RepositoryError) -> [UInt8]? {
+        let key = layout.bundle(id)
+        return try stored { () throws(StorageError) in try store.head(key) }?.sha256
+    }
+
+    /// Hands the SHA-256 that the store computes now of each of these bundles to `body`, in any
+    /// order; one that is missing is left out.
+    package func computeDigests(
+        _ ids: [BundleID], _ body: (BundleID, [UInt8]) -> Void
+    ) throws(RepositoryError) {
+        let keys = ids.map { layout.bundle($0) }
+        try stored { () throws(StorageError) in
+            try store.digests(of: keys) { key, digest in
+                if let id = layout.bundleID(key) { body(id, digest) }
+                return true
+            }
+        }
     }
 
     /// Reads a range of a bundle's stored bytes into `buffer`; the count may be short only at its
