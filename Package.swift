@@ -132,7 +132,8 @@ let package = Package(
             path: "Tests/TestSupport",
             swiftSettings: strict),
         .testTarget(
-            name: "SnapshotModelTests", dependencies: ["SnapshotModel"], swiftSettings: strict),
+            name: "SnapshotModelTests", dependencies: ["SnapshotModel"], exclude: ["Fixtures"],
+            swiftSettings: strict),
         .testTarget(
             name: "AgeEncryptionTests", dependencies: ["AgeEncryption", crypto],
             swiftSettings: strict),
