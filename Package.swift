@@ -36,6 +36,8 @@ let package = Package(
             name: "CLibXXHash", pkgConfig: "libxxhash", providers: [.apt(["libxxhash-dev"])]),
         .systemLibrary(
             name: "CLibCurl", pkgConfig: "libcurl", providers: [.apt(["libcurl4-openssl-dev"])]),
+        /// The mixing of scrypt, which needs vector registers.
+        .target(name: "CScrypt"),
         /// The system calls that Swift's Glibc module does not import, as plain typed functions.
         .target(name: "CSystem"),
 
@@ -49,7 +51,7 @@ let package = Package(
 
         /// age v1 and nothing else: bytes in, bytes out.
         .target(
-            name: "AgeEncryption", dependencies: [crypto, cryptoExtras], swiftSettings: strict),
+            name: "AgeEncryption", dependencies: ["CScrypt", crypto], swiftSettings: strict),
         /// Many transfers at once over one thread: requests out, answers in. Knows no store.
         .target(
             name: "Transfer", dependencies: ["CLibCurl", "CSystem"], swiftSettings: strict),
@@ -125,7 +127,7 @@ let package = Package(
         .testTarget(
             name: "SnapshotModelTests", dependencies: ["SnapshotModel"], swiftSettings: strict),
         .testTarget(
-            name: "AgeEncryptionTests", dependencies: ["AgeEncryption", crypto],
+            name: "AgeEncryptionTests", dependencies: ["AgeEncryption", crypto, cryptoExtras],
             swiftSettings: strict),
         .testTarget(
             name: "ObjectStorageTests",
