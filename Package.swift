@@ -104,8 +104,8 @@ let package = Package(
         .executableTarget(
             name: "batchsync",
             dependencies: [
-                "Replication", "SnapshotRepository", "FileTree", "ObjectStorage", "AgeEncryption",
-                "BundleFormat", "SnapshotModel", "CSystem",
+                "Replication", "SnapshotRepository", "FileTree", "ObjectStorage", "Transfer",
+                "AgeEncryption", "BundleFormat", "SnapshotModel", "CSystem",
                 .product(name: "ArgumentParser", package: "swift-argument-parser"),
             ],
             swiftSettings: strict),
@@ -129,6 +129,9 @@ let package = Package(
         .testTarget(
             name: "AgeEncryptionTests", dependencies: ["AgeEncryption", crypto, cryptoExtras],
             swiftSettings: strict),
+        /// The servers and the proxy that other tests talk to, held to what they claim.
+        .testTarget(
+            name: "ServerTests", dependencies: ["TestSupport"], swiftSettings: strict),
         .testTarget(
             name: "ObjectStorageTests",
             dependencies: ["ObjectStorage", "Transfer", "TestSupport", "CSystem", crypto],

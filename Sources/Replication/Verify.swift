@@ -20,7 +20,7 @@ package final class Verify {
         repository: Repository, options: VerifyOptions, monitor: any Monitor,
         cancellation: Cancellation
     ) {
-        self.repository = repository
+        self.repository = repository.readingStore
         self.options = options
         self.monitor = monitor
         self.cancellation = cancellation
@@ -52,6 +52,7 @@ package final class Verify {
         report.bundleBytes = structure.listed.values.reduce(0, +)
         (report.orphans, report.orphanBytes) = structure.orphans
 
+        try compareDigests(structure)
         var bad = VerifyBadPlaces()
         let data = VerifyData(
             repository: repository, structure: structure, monitor: monitor,
@@ -156,6 +157,32 @@ package final class Verify {
                 remedy:
                     "compare with another copy of the repository, and find out who can write to this one"
             ))
+    }
+
+    // MARK: What the store says of stored bytes
+
+    private func compareDigests(_ structure: VerifyStructure) throws(ReplicationError) {
+        guard !repository.isLocalStore || options.hashesRemotely else { return }
+        guard !options.hashesRemotely || repository.storeComputesDigests else {
+            throw ReplicationError(
+                .usage, "", "this store cannot compute checksums where the objects lie",
+                remedy: "leave --remote-hash out, or read the data back with --read-data")
+        }
+        let (counts, damaged) = try VerifyDigests(
+            repository: repository, structure: structure, monitor: monitor,
+            cancellation: cancellation
+        ).run(remotely: options.hashesRemotely)
+        report.comparedByMD5 = counts.byMD5
+        report.comparedBySHA256 = counts.bySHA256
+        report.computedRemotely = counts.computedRemotely
+        report.uncompared = counts.uncompared
+        for (id, message) in damaged.sorted(by: { $0.key < $1.key }) {
+            report.findings.append(
+                VerifyFinding(
+                    .bundleDamaged, repository.bundleKey(id), message,
+                    remedy: "copy it back from another copy of the repository",
+                    snapshots: structure.snapshots(needing: id)))
+        }
     }
 
     // MARK: Stored bytes

@@ -13,12 +13,17 @@ package struct SnapshotCatalog: Sendable {
     /// Reads all snapshot records and what later records say of them.
     ///
     /// One record that cannot be read does not hide the others: it is in `damaged`.
-    package static func load(_ repository: Repository) throws(RepositoryError) -> SnapshotCatalog {
+    ///
+    /// - Parameter listing: The look at the store to go by; a fresh one where there is none.
+    package static func load(
+        _ repository: Repository, in listing: RecordListing? = nil
+    ) throws(RepositoryError) -> SnapshotCatalog {
         var snapshots: [Snapshot] = []
         var damaged: [RepositoryError] = []
-        let names = try repository.listRecords(.snapshot).map(\.name)
-        let forgotten = try ForgottenRecord.load(repository, damaged: &damaged)
-        for name in names {
+        let listing = try repository.look(listing)
+        if repository.cachesRecords { RecordCache(repository).keep(listing) }
+        let forgotten = try ForgottenRecord.load(repository, in: listing, damaged: &damaged)
+        for name in listing.names(.snapshot) {
             do {
                 let value = try repository.readJSON(name)
                 snapshots.append(
@@ -31,8 +36,8 @@ package struct SnapshotCatalog: Sendable {
         }
         snapshots.removeAll { forgotten.contains($0.id) }
         snapshots.sort { $0.time != $1.time ? $0.time < $1.time : $0.id < $1.id }
-        try MarkRecord.apply(to: &snapshots, repository, damaged: &damaged)
-        let condemned = try CondemnedView.load(repository, damaged: &damaged)
+        try MarkRecord.apply(to: &snapshots, repository, in: listing, damaged: &damaged)
+        let condemned = try CondemnedView.load(repository, in: listing, damaged: &damaged)
         return SnapshotCatalog(
             snapshots: snapshots, damaged: damaged, condemned: condemned, forgotten: forgotten)
     }

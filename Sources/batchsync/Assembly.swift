@@ -20,8 +20,15 @@ struct Assembly {
     }
 
     let options: RepositoryOptions
+    /// What a verb adds to what the options say of stores.
+    private let adjust: (inout StoreAccess) -> Void
 
-    init(_ options: RepositoryOptions) { self.options = options }
+    init(
+        _ options: RepositoryOptions, adjusting: @escaping (inout StoreAccess) -> Void = { _ in }
+    ) {
+        self.options = options
+        adjust = adjusting
+    }
 
     static let program = "batchsync \(Version.text)"
 
@@ -50,6 +57,13 @@ struct Assembly {
             state: directories.state)
     }
 
+    /// A variable of the environment that has to be text; nil where it is not set.
+    static func variable(_ name: String) -> String? {
+        RawArguments.environment(name).flatMap {
+            UTF8Text.isValid($0) ? String(decoding: $0, as: UTF8.self) : nil
+        }
+    }
+
     static var hostName: String {
         var name = [CChar](repeating: 0, count: 256)
         guard gethostname(&name, name.count - 1) == 0 else { return "localhost" }
@@ -70,13 +84,7 @@ struct Assembly {
                 "no repository is named",
                 remedy: "say which with -r REPOSITORY, or set BATCHSYNC_REPOSITORY")
         }
-        let location = try Self.text(bytes, of: "a repository")
-        guard let end = location.range(ofScheme: "://") else { return location }
-        let scheme = location[..<end]
-        throw CommandError(
-            .usage,
-            "\(scheme):// is no place for a repository in this release, which stores in directories",
-            remedy: "name a directory; a path that looks like an address is written ./\(location)")
+        return try Self.text(bytes, of: "a repository")
     }
 
     /// A path that has to be text.
@@ -90,40 +98,54 @@ struct Assembly {
         return String(decoding: path, as: UTF8.self)
     }
 
-    /// Makes the store for a new repository.
-    func createStore() throws -> (store: any ObjectStore, location: String) {
-        let location = try location()
-        // What is a repository already is better named so than as a directory that is not empty.
-        if LocalFile.exists(location + "/config.json") {
-            return (try LocalStore.open(at: location), location)
-        }
-        return (try LocalStore.create(at: location), location)
+    /// What turns an address into a store, with the options of this verb.
+    func opener(_ location: String) throws -> StoreOpener {
+        var access = try options.store.access()
+        adjust(&access)
+        return StoreOpener(
+            location: location, access: access,
+            directories: try directories(), counter: StoreSession.shared.counter)
     }
 
-    func openStore() throws -> (store: any ObjectStore, location: String) {
-        let location = try location()
+    /// Makes the store for a new repository.
+    func createStore() throws -> OpenedStore {
+        StoreSession.shared.note(try opener(try location()).create())
+    }
+
+    func openStore() throws -> OpenedStore { try openStore(try opener(try location())) }
+
+    func openStore(_ opener: StoreOpener) throws -> OpenedStore {
         do {
-            return (try LocalStore.open(at: location), location)
-        } catch {
+            return StoreSession.shared.note(try opener.open())
+        } catch let error as StorageError {
             guard error.kind == .notFound || error.kind == .notADirectory else { throw error }
             throw RepositoryError(
-                .notARepository, location, "there is no repository here",
-                remedy: "check the path, or make one with 'batchsync init -r \(location)'")
+                .notARepository, opener.location, "there is no repository here",
+                remedy:
+                    "check the path or address, or make one with 'batchsync init -r \(opener.location)'"
+            )
         }
     }
 
     /// Opens the repository with what the verb needs.
-    func open(_ need: Need) throws -> Repository {
-        let (store, location) = try openStore()
+    func open(_ need: Need) throws -> Repository { try open(need, in: try openStore()) }
+
+    /// - Parameter asReplica: Whether this is a further store beside another of the same repository.
+    func open(
+        _ need: Need, in opened: OpenedStore, asReplica: Bool = false
+    ) throws -> Repository {
+        let (store, location) = (opened.store, opened.location)
         let directories = try directories()
+        let known = try Repository.readConfig(store: store, location: location)
+        let config = known.0
         func open(_ credential: OwnerCredential) throws -> Repository {
             try Repository.open(
                 store: store, location: location, credential: credential,
                 needsOwner: need == .owner,
-                directories: directories)
+                directories: directories, known: known)
         }
         let repository: Repository
-        let (config, _) = try Repository.readConfig(store: store, location: location)
+        if asReplica { directories.noteReplica(config.repository, at: location) }
         if !config.isEncrypted {
             repository = try open(.none)
         } else if need != .hostKey || passphrases.isNamed || !options.identity.isEmpty {
@@ -193,17 +215,5 @@ struct Assembly {
     /// Opens the index, kept in this host's cache.
     static func index(_ repository: Repository) throws -> ChunkIndex {
         try ChunkIndex.load(repository)
-    }
-}
-
-extension String {
-    /// Where a scheme such as `s3` ends that stands before `separator`; nil where none does.
-    fileprivate func range(ofScheme separator: String) -> String.Index? {
-        var end = startIndex
-        while end < endIndex, self[end].isASCII, self[end].isLetter || self[end].isNumber {
-            end = index(after: end)
-        }
-        guard end > startIndex, self[end...].hasPrefix(separator) else { return nil }
-        return end
     }
 }

@@ -72,6 +72,7 @@ struct BatchSync: ParsableCommand {
                 name: "Maintenance",
                 subcommands: [
                     VerifyCommand.self, RepairCommand.self, TagCommand.self, KeyCommand.self,
+                    StoreCommand.self,
                 ]),
         ])
 
@@ -125,6 +126,7 @@ struct BatchSync: ParsableCommand {
     }
 
     private static func end(with status: ExitStatus) -> Never {
+        StoreSession.shared.end()
         Console.shared.progress("")
         Console.shared.flush()
         Glibc.exit(status.rawValue)

@@ -7,7 +7,7 @@ struct RepositoryOptions: ParsableArguments {
     @Option(
         name: [.customShort("r"), .customLong("repo")],
         help: ArgumentHelp(
-            "The repository, a directory.",
+            "The repository: a directory, sftp://[user@]host[:port]/path, or s3://bucket[/prefix].",
             discussion: "Without it the variable BATCHSYNC_REPOSITORY says which.",
             valueName: "repository"))
     var repository: PathArgument?
@@ -36,6 +36,8 @@ struct RepositoryOptions: ParsableArguments {
                 "Without it BATCHSYNC_CACHE_DIR says where, else /var/cache/batchsync for root and $XDG_CACHE_HOME/batchsync for others.",
             valueName: "directory"))
     var cacheDir: PathArgument?
+
+    @OptionGroup(title: "Store") var store: StoreOptions
 
     func validate() throws {
         if passphraseFile != nil && passphraseCommand != nil {

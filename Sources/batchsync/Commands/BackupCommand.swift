@@ -1,5 +1,6 @@
 import ArgumentParser
 import FileTree
+import ObjectStorage
 import Replication
 import SnapshotModel
 import SnapshotRepository
@@ -32,6 +33,24 @@ struct BackupCommand: Verb {
     var paths: [PathArgument] = []
 
     @OptionGroup(title: "Repository") var repository: RepositoryOptions
+
+    @Option(
+        help: ArgumentHelp(
+            "Store on this further store of the repository as well. May be given several times; 'batchsync init --replica-of' makes one.",
+            valueName: "repository"))
+    var replica: [PathArgument] = []
+
+    @Option(
+        help: ArgumentHelp(
+            "Where finished bundles wait for a store that is no directory. Without it TMPDIR, or /var/tmp.",
+            valueName: "directory"))
+    var spoolDirectory: PathArgument?
+
+    @Option(
+        help: ArgumentHelp(
+            "At most so much waits there, so that reading need not wait for the line.",
+            valueName: "size"))
+    var spoolLimit: SizeArgument?
 
     @Option(
         help: ArgumentHelp(
@@ -87,6 +106,12 @@ struct BackupCommand: Verb {
     )
     var compression = 3
 
+    @Option(
+        help: ArgumentHelp(
+            "Close a bundle when it holds this much compressed content, 1M to 512M.",
+            valueName: "size"))
+    var bundleSize: SizeArgument?
+
     @Option(help: ArgumentHelp("Threads that read, hash and compress.", valueName: "threads"))
     var readConcurrency = 2
 
@@ -122,6 +147,9 @@ struct BackupCommand: Verb {
         guard (1...19).contains(compression) else {
             throw ValidationError("--compression takes 1 to 19")
         }
+        if let bundleSize, !(1 << 20...512 << 20).contains(bundleSize.bytes) {
+            throw ValidationError("--bundle-size takes 1M to 512M")
+        }
         guard (1...64).contains(readConcurrency) else {
             throw ValidationError("--read-concurrency takes 1 to 64")
         }
@@ -154,7 +182,13 @@ struct BackupCommand: Verb {
     }
 
     func perform() throws -> ExitStatus {
-        let assembly = Assembly(repository)
+        let spool = try spoolDirectory.map {
+            try Assembly.text($0.bytes, of: "a spool directory")
+        }
+        let assembly = Assembly(repository) { access in
+            access.spoolDirectory = spool
+            access.spoolBytes = spoolLimit.flatMap { Int(exactly: $0.bytes) }
+        }
         let record = exclusion.recorded
         var options = BackupOptions(host: host ?? Assembly.hostName, program: Assembly.program)
         options.roots = try sources()
@@ -165,6 +199,7 @@ struct BackupCommand: Verb {
         options.time = time.flatMap(TimeText.moment).map { Timestamp(seconds: $0.seconds) }
         options.level = compression
         options.readers = readConcurrency
+        if let bundleSize { options.bundleBytes = Int(bundleSize.bytes) }
         options.ignoresInode = ignoreInode
         options.ignoresCtime = ignoreCtime
         options.ignoresMtime = ignoreMtime
@@ -182,20 +217,70 @@ struct BackupCommand: Verb {
             for note in notes { monitor.note(note) }
             warnOfPatterns(options, monitor)
         }
-        let repository = try assembly.open(.hostKey)
+        let stores = try openStores(assembly, monitor)
+        let repository = stores.leader
+        options.uploads = stores.uploads
         Signals.stopCleanly()
         let backup = Backup(
-            repository, options: options, monitor: monitor, cancellation: Signals.cancellation)
+            repository, replicas: stores.replicas, options: options, monitor: monitor,
+            cancellation: Signals.cancellation)
         let counting = expectTotals(options, repository, monitor)
         defer { counting?.join() }
-        let report = try monitor.whileShowing { try backup.run() }
+        var report = try monitor.whileShowing { try backup.run() }
+        report.stores += stores.lost
         for note in report.notes { monitor.note(note) }
         if output.json {
             JSONOutput.print("backup", Self.document(report, options: options))
         } else if !output.quiet {
             tell(report)
         }
-        return report.problemCount > 0 ? .partial : .done
+        return report.isPartial ? .partial : .done
+    }
+
+    /// The stores of a backup that answer, the first of them leading.
+    private struct Stores {
+        let leader: Repository
+        let uploads: UploadLimits
+        let replicas: [ReplicaTarget]
+        let lost: [StoreOutcome]
+    }
+
+    /// Opens every store that was named. One that is down does not stop the others.
+    private func openStores(_ assembly: Assembly, _ monitor: TerminalMonitor) throws -> Stores {
+        let locations =
+            [try assembly.location()]
+            + (try replica.map { try Assembly.text($0.bytes, of: "a repository") })
+        var found: [(repository: Repository, uploads: UploadLimits)] = []
+        var lost: [StoreOutcome] = []
+        for location in locations {
+            do {
+                let opened = try assembly.openStore(try assembly.opener(location))
+                let repository = try assembly.open(
+                    .hostKey, in: opened, asReplica: location != locations[0])
+                if let first = found.first?.repository, first.id != repository.id {
+                    throw CommandError.usage(
+                        "\(location) is another repository than \(first.location)",
+                        remedy: "'batchsync init --replica-of' makes a further store of one")
+                }
+                found.append((repository, opened.uploads))
+            } catch let error as StorageError where locations.count > 1 {
+                monitor.note("\(location): \(error.description)")
+                lost.append(
+                    StoreOutcome(
+                        location: location,
+                        failure: ReplicationError(
+                            .repository(.storage), "", error.description, remedy: error.remedy)))
+            }
+        }
+        guard let first = found.first else {
+            throw CommandError(
+                .failed, "no store of the repository answers; nothing was backed up",
+                remedy: lost.first?.failure?.remedy ?? "")
+        }
+        return Stores(
+            leader: first.repository, uploads: first.uploads,
+            replicas: found.dropFirst().map { ReplicaTarget($0.repository, uploads: $0.uploads) },
+            lost: lost)
     }
 
     /// Where somebody looks: what the last snapshot had, or what a count beside the first one finds.
@@ -279,6 +364,10 @@ struct BackupCommand: Verb {
             ? "would store \(NumberText.bytes(count.newBytes)) before compression"
             : "stored \(NumberText.bytes(count.storedBytes)) in \(NumberText.counted(count.bundles, "bundle"))"
         console.out("  read \(NumberText.bytes(count.readBytes)), \(stored), took \(duration)")
+        if report.stores.count > 1 {
+            for store in report.stores { tell(store) }
+        }
+        StoreSession.shared.tellTraffic(indent: "  ")
         if report.resumedBundles > 0 {
             console.out(
                 "  went on from an interrupted run: \(NumberText.counted(report.resumedBundles, "bundle")) used"
@@ -289,6 +378,24 @@ struct BackupCommand: Verb {
             let place = report.snapshot.name == nil ? "" : ", stored with the snapshot"
             console.out(console.styled("  \(problems)\(place)", .red))
         }
+    }
+
+    private func tell(_ store: StoreOutcome) {
+        let console = Console.shared
+        if let failure = store.failure {
+            console.out(
+                console.styled("  \(store.location): not there, \(failure.description)", .red))
+            return
+        }
+        var line = "  \(store.location): there"
+        if store.broughtSnapshots > 0 {
+            line += ", and \(NumberText.counted(store.broughtSnapshots, "snapshot")) that it lacked"
+        }
+        if store.copiedBundles > 0 {
+            line +=
+                ", \(NumberText.counted(store.copiedBundles, "bundle")) of \(NumberText.bytes(store.copiedBytes)) copied"
+        }
+        console.out(line)
     }
 
     private static func document(_ report: BackupReport, options: BackupOptions) -> [(
@@ -304,6 +411,8 @@ struct BackupCommand: Verb {
             ("had_cache", .bool(report.hadCache)),
             ("resumed_bundles", .count(report.resumedBundles)),
             ("notes", .array(report.notes.map { .string($0) })),
+            ("stores", .array(report.stores.map(\.document))),
+            StoreSession.shared.trafficField,
         ]
     }
 }
@@ -313,6 +422,16 @@ extension SnapshotProblem {
         .object([
             ("path", JSONValue(path: path)), ("kind", .string(kind.rawValue)),
             ("message", .string(message)),
+        ])
+    }
+}
+
+extension StoreOutcome {
+    var document: JSONValue {
+        .object([
+            ("location", .string(location)), ("error", .optional(failure?.description)),
+            ("brought_snapshots", .count(broughtSnapshots)),
+            ("copied_bundles", .count(copiedBundles)), ("copied_bytes", .count(copiedBytes)),
         ])
     }
 }

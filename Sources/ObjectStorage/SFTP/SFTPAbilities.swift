@@ -1,0 +1,86 @@
+/// What one server's SFTP can do beyond version 3, and how much it takes at once.
+struct SFTPAbilities: Sendable, Equatable {
+    var canReplaceByRename = false
+    var canSynchronize = false
+    var canTellFileSystem = false
+    var canTellLimits = false
+    /// The most data asked for in one read, in bytes.
+    var readBytes = SFTPAbilities.safeDataBytes
+    /// The most data sent in one write, in bytes.
+    var writeBytes = SFTPAbilities.safeDataBytes
+
+    /// What every server takes: the protocol demands packets of 34,000 bytes.
+    static let safeDataBytes = 32 << 10
+    /// Beyond this a larger packet saves nothing. (OpenSSH closes the connection on one of 256 KiB.)
+    static let greatestDataBytes = 255 << 10
+
+    /// Sends our version, takes the server's, and asks for its limits where it tells them.
+    static func exchangeVersions(
+        over process: SSHProcess, _ stream: SFTPStream, seconds: Int
+    ) throws(SFTPStream.End) -> SFTPAbilities {
+        let deadline = monotonicNanoseconds() + Int64(seconds) * 1_000_000_000
+        func isTooLate() -> Bool { monotonicNanoseconds() > deadline }
+        let none = UnsafeRawBufferPointer(start: nil, count: 0)
+        // Where nobody takes it, the attempt to read says why.
+        _ = SFTPRequest.initialize.withUnsafeBytes { process.send($0, none) }
+        let answer = try stream.readVersion(isTooLate)
+        var abilities = try SFTPAbilities(version: answer)
+        guard abilities.canTellLimits else { return abilities }
+        let packet = SFTPRequest.limits.sealed(id: 0, bodyBytes: 0)
+        _ = packet.withUnsafeBytes { process.send($0, none) }
+        let head = try stream.readHead(isTooLate)
+        switch try stream.readReply(head, isTooLate) {
+        case .extended(let limits): try abilities.take(limits: limits)
+        // Announced, and then not known after all: then what every server takes has to do.
+        case .status: break
+        default: throw .malformed("limits of an unknown form")
+        }
+        return abilities
+    }
+
+    /// Takes the fields of a version packet: the version, then pairs of names and data.
+    private init(version packet: [UInt8]) throws(SFTPStream.End) {
+        do throws(SFTPMalformed) {
+            self = try SFTPFields.of(packet) { (fields) throws(SFTPMalformed) in
+                let version = try fields.number()
+                guard version == 3 else { throw SFTPMalformed("version \(version) instead of 3") }
+                var names: Set<[UInt8]> = []
+                while !fields.isAtEnd {
+                    names.insert(try fields.string())
+                    try fields.skipString()
+                }
+                return SFTPAbilities(extensions: names)
+            }
+        } catch {
+            throw .malformed(error.what)
+        }
+    }
+
+    private init(extensions: Set<[UInt8]>) {
+        func has(_ name: String) -> Bool { extensions.contains(Array(name.utf8)) }
+        canReplaceByRename = has("posix-rename@openssh.com")
+        canSynchronize = has("fsync@openssh.com")
+        canTellFileSystem = has("statvfs@openssh.com")
+        canTellLimits = has("limits@openssh.com")
+    }
+
+    /// Longest packet, longest read, longest write, most open handles; 0 where there is no limit.
+    private mutating func take(limits: [UInt8]) throws(SFTPStream.End) {
+        do throws(SFTPMalformed) {
+            let (packet, read, write) = try SFTPFields.of(limits) {
+                (fields) throws(SFTPMalformed) in
+                (try fields.longNumber(), try fields.longNumber(), try fields.longNumber())
+            }
+            func data(_ limit: UInt64, overhead: Int) -> Int {
+                var count = SFTPAbilities.greatestDataBytes
+                if limit > 0 { count = min(count, Int(clamping: limit)) }
+                if packet > 0 { count = min(count, Int(clamping: packet) - overhead) }
+                return max(count, 1024)
+            }
+            readBytes = data(read, overhead: 1 + 4 + 4)
+            writeBytes = data(write, overhead: SFTPRequest.writeOverheadBytes)
+        } catch {
+            throw .malformed(error.what)
+        }
+    }
+}
