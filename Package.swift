@@ -37,6 +37,8 @@ let package = Package(
             name: "CLibXXHash", pkgConfig: "libxxhash", providers: [.apt(["libxxhash-dev"])]),
         .systemLibrary(
             name: "CLibCurl", pkgConfig: "libcurl", providers: [.apt(["libcurl4-openssl-dev"])]),
+        /// The mixing of scrypt, which needs vector registers.
+        .target(name: "CScrypt"),
         /// The system calls that Swift's Glibc module does not import, as plain typed functions.
         .target(name: "CSystem"),
 
@@ -50,7 +52,7 @@ let package = Package(
 
         /// age v1 and nothing else: bytes in, bytes out.
         .target(
-            name: "AgeEncryption", dependencies: [crypto, cryptoExtras], swiftSettings: strict),
+            name: "AgeEncryption", dependencies: ["CScrypt", crypto], swiftSettings: strict),
         /// Many transfers at once over one thread: requests out, answers in. Knows no store.
         .target(
             name: "Transfer", dependencies: ["CLibCurl", "CSystem"], swiftSettings: strict),
@@ -135,7 +137,7 @@ let package = Package(
             name: "SnapshotModelTests", dependencies: ["SnapshotModel"], exclude: ["Fixtures"],
             swiftSettings: strict),
         .testTarget(
-            name: "AgeEncryptionTests", dependencies: ["AgeEncryption", crypto],
+            name: "AgeEncryptionTests", dependencies: ["AgeEncryption", crypto, cryptoExtras],
             swiftSettings: strict),
         /// The servers and the proxy that other tests talk to, held to what they claim.
         .testTarget(

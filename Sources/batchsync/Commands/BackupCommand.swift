@@ -336,10 +336,9 @@ struct BackupCommand: Verb {
             )
         }
         if report.problemCount > 0 {
-            console.out(
-                console.styled(
-                    "  \(NumberText.counted(report.problemCount, "problem")), stored with the snapshot",
-                    .red))
+            let problems = NumberText.counted(report.problemCount, "problem")
+            let place = report.snapshot.name == nil ? "" : ", stored with the snapshot"
+            console.out(console.styled("  \(problems)\(place)", .red))
         }
     }
 
