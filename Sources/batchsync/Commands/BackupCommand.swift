@@ -209,28 +209,13 @@ struct BackupCommand: Verb {
         options.checkpointSeconds = checkpointInterval
         options.recordedOptions = .object(record.fields + [("compression", .count(compression))])
         let monitor = TerminalMonitor(output)
-        if !isStream {
-            let check = SourceCheck(
-                roots: options.roots, repository: Array(try assembly.location().utf8),
-                directories: try assembly.directories())
-            try check.refuseInside()
-            let notes = check.warnings + check.leaveOutOwnFiles(of: &options.walk)
-            for note in notes { monitor.note(note) }
-            warnOfPatterns(options, monitor)
-        }
-        let stores = try StoreGroup(
-            [try assembly.location()] + replicaLocations(assembly), assembly, monitor)
-        let repository = stores.leader
-        options.uploads = stores.uploads
+        let locations = [try assembly.location()] + (try replicaLocations(assembly))
+        var job = BackupJob(
+            options: options, locations: locations, assembly: assembly, monitor: monitor)
+        try job.checkSources()
+        let stores = try StoreGroup(locations, assembly, monitor)
         Signals.stopCleanly()
-        let backup = Backup(
-            repository, replicas: stores.replicas, options: options, monitor: monitor,
-            cancellation: Signals.cancellation)
-        let counting = expectTotals(options, repository, monitor)
-        defer { counting?.join() }
-        var report = try monitor.whileShowing { try backup.run() }
-        report.stores += stores.lost
-        for note in report.notes { monitor.note(note) }
+        let report = try job.run(on: stores)
         if output.json {
             JSONOutput.print("backup", Self.document(report, options: options))
         } else if !output.quiet {
@@ -245,24 +230,6 @@ struct BackupCommand: Verb {
         return try given + (assembly.profile()?.replicas.map(\.location) ?? [])
     }
 
-    /// Where somebody looks: what the last snapshot had, or what a count beside the first one finds.
-    private func expectTotals(
-        _ options: BackupOptions, _ repository: Repository, _ monitor: TerminalMonitor
-    ) -> SideThread? {
-        guard monitor.isShown, !isStream else { return nil }
-        if let last = ExpectedTotals.previous(repository, host: options.host, roots: options.roots)
-        {
-            let statistics = last.statistics
-            monitor.counts.entriesExpected.store(
-                statistics.files + statistics.directories + statistics.others, ordering: .relaxed)
-            return nil
-        }
-        let (roots, walk) = (options.roots, options.walk)
-        return SideThread {
-            ExpectedTotals.count(roots, walk, into: monitor.counts) { monitor.isOver }
-        }
-    }
-
     private func sources() throws -> [SourceRoot] {
         guard !isStream else { return [] }
         var words = paths.map(\.bytes)
@@ -270,14 +237,7 @@ struct BackupCommand: Verb {
             words += FileList.paths(
                 in: try HostFile.read(file.bytes, purpose: "the list of sources in"))
         }
-        guard !words.isEmpty else { throw CommandError.usage("the list of sources is empty") }
-        do {
-            return try SourceRoot.merged(try words.map { try SourceRoot($0) })
-        } catch let error as FileTreeError {
-            throw CommandError(
-                .failed, error.description,
-                remedy: "nothing was written; every source has to be there")
-        }
+        return try BackupJob.sources(words)
     }
 
     private func stream() throws -> StreamSource? {
@@ -292,18 +252,6 @@ struct BackupCommand: Verb {
             return String(decoding: word.bytes, as: UTF8.self)
         }
         return .command(words, name: try Self.streamName(stdinFromCommand.bytes))
-    }
-
-    /// Patterns that do not do what they look like.
-    private func warnOfPatterns(_ options: BackupOptions, _ monitor: TerminalMonitor) {
-        for (rule, defect) in options.walk.rules.neverMatching {
-            monitor.note("\(rule) never matches: \(defect)")
-        }
-        for rule in options.walk.rules.probablyAbsolute(roots: options.roots.map(\.path)) {
-            monitor.note(
-                "\(rule) begins at the source; a path from the root of the file system begins with //"
-            )
-        }
     }
 
     private func tell(_ report: BackupReport) {
