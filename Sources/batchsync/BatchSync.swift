@@ -60,7 +60,9 @@ struct BatchSync: ParsableCommand {
         groupedSubcommands: [
             CommandGroup(
                 name: "Daily",
-                subcommands: [InitCommand.self, BackupCommand.self, RestoreCommand.self]),
+                subcommands: [
+                    InitCommand.self, BackupCommand.self, RestoreCommand.self, RunCommand.self,
+                ]),
             CommandGroup(
                 name: "Inspection",
                 subcommands: [
@@ -72,7 +74,7 @@ struct BatchSync: ParsableCommand {
                 name: "Maintenance",
                 subcommands: [
                     VerifyCommand.self, RepairCommand.self, TagCommand.self, KeyCommand.self,
-                    StoreCommand.self,
+                    StoreCommand.self, ForgetCommand.self,
                 ]),
         ])
 
