@@ -55,6 +55,8 @@ install: build ## the command, its man pages, completions and documents (PREFIX=
 	install -d "$(DESTDIR)$(PREFIX)/bin" "$(DESTDIR)$(PREFIX)/share/doc/batchsync"
 	install -m 755 "$(BINARY)" "$(DESTDIR)$(PREFIX)/bin/batchsync"
 	install -m 644 README.md LICENSE docs/*.md "$(DESTDIR)$(PREFIX)/share/doc/batchsync"
+	install -d "$(DESTDIR)$(PREFIX)/share/doc/batchsync/profiles"
+	install -m 644 profiles/*.toml "$(DESTDIR)$(PREFIX)/share/doc/batchsync/profiles"
 	for page in man/*.[1-8]; do \
 	    [[ -e "$$page" ]] || continue; \
 	    section="$(DESTDIR)$(PREFIX)/share/man/man$${page##*.}"; \

@@ -150,6 +150,9 @@ let package = Package(
             name: "FileTreeTests", dependencies: ["FileTree", "SnapshotModel", "CSystem"],
             swiftSettings: strict),
         .testTarget(
+            name: "ProfilesTests", dependencies: ["Profiles", "SnapshotModel", "TestSupport"],
+            swiftSettings: strict),
+        .testTarget(
             name: "BundleFormatTests",
             dependencies: ["BundleFormat", "SnapshotModel", "AgeEncryption", "CLibZstd"],
             swiftSettings: strict),

@@ -74,7 +74,7 @@ struct BatchSync: ParsableCommand {
                 name: "Maintenance",
                 subcommands: [
                     VerifyCommand.self, RepairCommand.self, TagCommand.self, KeyCommand.self,
-                    StoreCommand.self, ForgetCommand.self,
+                    StoreCommand.self, ForgetCommand.self, ProfileCommand.self,
                 ]),
         ])
 
