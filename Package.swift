@@ -62,7 +62,7 @@ let package = Package(
 
         /// Named immutable bytes somewhere. Has never heard of a snapshot.
         .target(
-            name: "ObjectStorage", dependencies: ["Transfer", "CSystem", crypto],
+            name: "ObjectStorage", dependencies: ["SnapshotModel", "Transfer", "CSystem", crypto],
             swiftSettings: strict),
 
         /// Turns chunks into one sealed object and back: tar, then zstd, then age.
@@ -128,8 +128,13 @@ let package = Package(
             name: "AgeEncryptionTests", dependencies: ["AgeEncryption", crypto],
             swiftSettings: strict),
         .testTarget(
+            name: "TransferTests", dependencies: ["Transfer", "TestSupport", "CSystem"],
+            swiftSettings: strict),
+        .testTarget(
             name: "ObjectStorageTests",
-            dependencies: ["ObjectStorage", "Transfer", "TestSupport", "CSystem", crypto],
+            dependencies: [
+                "ObjectStorage", "SnapshotModel", "Transfer", "TestSupport", "CSystem", crypto,
+            ],
             swiftSettings: strict),
         .testTarget(
             name: "FileTreeTests", dependencies: ["FileTree", "SnapshotModel", "CSystem"],
