@@ -73,7 +73,7 @@ let package = Package(
 
         /// Named immutable bytes somewhere. Has never heard of a snapshot.
         .target(
-            name: "ObjectStorage", dependencies: ["Transfer", "CSystem", crypto],
+            name: "ObjectStorage", dependencies: ["SnapshotModel", "Transfer", "CSystem", crypto],
             swiftSettings: strict),
 
         /// Turns chunks into one sealed object and back: tar, then zstd, then age.
@@ -144,7 +144,9 @@ let package = Package(
             name: "ServerTests", dependencies: ["TestSupport"], swiftSettings: strict),
         .testTarget(
             name: "ObjectStorageTests",
-            dependencies: ["ObjectStorage", "Transfer", "TestSupport", "CSystem", crypto],
+            dependencies: [
+                "ObjectStorage", "SnapshotModel", "Transfer", "TestSupport", "CSystem", crypto,
+            ],
             swiftSettings: strict),
         .testTarget(
             name: "FileTreeTests", dependencies: ["FileTree", "SnapshotModel", "CSystem"],
