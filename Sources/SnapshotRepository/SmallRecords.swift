@@ -1,36 +1,5 @@
 package import SnapshotModel
 
-/// Which snapshots are no longer listed (format.md section 11).
-package enum ForgottenRecord {
-    static func load(
-        _ repository: Repository, in listing: RecordListing, damaged: inout [RepositoryError]
-    ) throws(RepositoryError) -> Set<SnapshotID> {
-        var records: [(time: Timestamp, name: RecordName, value: JSONValue)] = []
-        for name in listing.names(.forgotten) {
-            do throws(RepositoryError) {
-                let value = try repository.readJSON(name)
-                guard let time = value["time"]?.timestamp else {
-                    throw RepositoryError.damaged(repository.recordKey(name), "states no time")
-                }
-                records.append((time, name, value))
-            } catch {
-                damaged.append(error)
-            }
-        }
-        records.sort { $0.time != $1.time ? $0.time < $1.time : $0.name < $1.name }
-        var forgotten: Set<SnapshotID> = []
-        for (_, _, value) in records {
-            for item in value["snapshots"]?.array ?? [] {
-                if let id = item.string.flatMap({ SnapshotID($0) }) { forgotten.insert(id) }
-            }
-            for item in value["restored"]?.array ?? [] {
-                if let id = item.string.flatMap({ SnapshotID($0) }) { forgotten.remove(id) }
-            }
-        }
-        return forgotten
-    }
-}
-
 /// Tags and pins given to snapshots after their commit.
 package struct MarkRecord: Sendable {
     package var snapshot: SnapshotID

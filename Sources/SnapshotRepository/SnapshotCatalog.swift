@@ -9,6 +9,10 @@ package struct SnapshotCatalog: Sendable {
     package let damaged: [RepositoryError]
     package let condemned: CondemnedView
     package let forgotten: Set<SnapshotID>
+    /// What was forgotten and has not been removed yet, in order of time, then id.
+    package private(set) var forgottenSnapshots: [Snapshot]
+    /// What `forgotten` comes from, in the order in which it applies.
+    package let forgottenRecords: [ForgottenRecord]
 
     /// Reads all snapshot records and what later records say of them.
     ///
@@ -22,7 +26,8 @@ package struct SnapshotCatalog: Sendable {
         var damaged: [RepositoryError] = []
         let listing = try repository.look(listing)
         if repository.cachesRecords { RecordCache(repository).keep(listing) }
-        let forgotten = try ForgottenRecord.load(repository, in: listing, damaged: &damaged)
+        let records = try ForgottenRecord.load(repository, in: listing, damaged: &damaged)
+        let forgotten = Set(records.forgotten.keys)
         for name in listing.names(.snapshot) {
             do {
                 let value = try repository.readJSON(name)
@@ -34,12 +39,14 @@ package struct SnapshotCatalog: Sendable {
                 damaged.append(error)
             }
         }
-        snapshots.removeAll { forgotten.contains($0.id) }
         snapshots.sort { $0.time != $1.time ? $0.time < $1.time : $0.id < $1.id }
         try MarkRecord.apply(to: &snapshots, repository, in: listing, damaged: &damaged)
         let condemned = try CondemnedView.load(repository, in: listing, damaged: &damaged)
         return SnapshotCatalog(
-            snapshots: snapshots, damaged: damaged, condemned: condemned, forgotten: forgotten)
+            snapshots: snapshots.filter { !forgotten.contains($0.id) }, damaged: damaged,
+            condemned: condemned, forgotten: forgotten,
+            forgottenSnapshots: snapshots.filter { forgotten.contains($0.id) },
+            forgottenRecords: records)
     }
 
     /// Marks those snapshots incomplete that need what a delete phase removed which had not seen

@@ -70,7 +70,8 @@ struct BatchSync: ParsableCommand {
             CommandGroup(
                 name: "Maintenance",
                 subcommands: [
-                    VerifyCommand.self, RepairCommand.self, TagCommand.self, KeyCommand.self,
+                    VerifyCommand.self, ForgetCommand.self, RepairCommand.self, TagCommand.self,
+                    KeyCommand.self,
                 ]),
         ])
 
