@@ -238,7 +238,7 @@ final class BackupRun {
         if let journal {
             contentSink = BundleSink(
                 repository, index: runIndex, kind: .content, journal: journal,
-                limits: options.uploads, replicas: replicaRuns,
+                limits: options.uploads, replicas: replicaRuns, bundleBytes: options.bundleBytes,
                 onStored: { try lease.bundleStored($0) })
             manifestSink = BundleSink(
                 repository, index: runIndex, kind: .manifest, journal: journal,
@@ -417,10 +417,13 @@ final class BackupRun {
                 "the index does not say where all of the new manifest lies; nothing was committed",
                 remedy: "run 'batchsync repair index', then the backup again")
         }
-        try check(need)
+        // What was seen counts for half the grace period; what it relies on cannot be deleted before
+        // the whole of it is over.
+        let seenAt = try check(need)
+        let deadline = seenAt + Int64(repository.config.graceSeconds) * 1_000_000_000
         let payload = snapshot.json
         let time = snapshot.time
-        let name = try lifted { try repository.putRecord(.snapshot, time: time, payload) }
+        let name = try lifted { try repository.commit(time: time, payload, by: deadline) }
         snapshot.name = name
         // The snapshot is there. What follows only helps the next run, so it cannot fail this one.
         do {
@@ -440,7 +443,8 @@ final class BackupRun {
         var outcomes = [StoreOutcome(location: repository.location, failure: nil)]
         guard !replicaRuns.isEmpty else { return outcomes }
         let repository = repository
-        let index = try lifted { try ChunkIndex.load(repository) }
+        let condemned = condemned
+        let index = try lifted { try ChunkIndex.load(repository, condemned: condemned) }
         for replica in replicaRuns {
             outcomes.append(
                 replica.commit(
@@ -453,7 +457,9 @@ final class BackupRun {
     /// The commit rule: all that the snapshot needs is indexed, listed at its length and condemned
     /// by nobody, in a view younger than half the grace period. Its age is counted on a clock that
     /// runs through suspend.
-    private func check(_ need: Set<BundleID>) throws(ReplicationError) {
+    ///
+    /// - Returns: When that view was taken, on that clock.
+    private func check(_ need: Set<BundleID>) throws(ReplicationError) -> Int64 {
         let made = Set(runIndex.madeBundles)
         let repository = repository
         for id in need where !made.contains(id) && !index.isUsable(bundle: id) {
@@ -463,7 +469,8 @@ final class BackupRun {
                 "is needed and not to be relied on; nothing was committed")
         }
         let age = HostClock.monotonic - lookedAt
-        guard age > Int64(repository.config.graceSeconds) * 500_000_000 else { return }
+        guard age > Int64(repository.config.graceSeconds) * 500_000_000 else { return lookedAt }
+        let lookedAgainAt = HostClock.monotonic
         var damaged: [RepositoryError] = []
         let (fresh, listed) = try lifted {
             (try CondemnedView.load(repository, damaged: &damaged), try repository.listBundles())
@@ -477,6 +484,7 @@ final class BackupRun {
                 .other, repository.bundleKey(id),
                 "was condemned or removed while the run went on; nothing was committed")
         }
+        return lookedAgainAt
     }
 
     /// Notes the commit in this host's own files.

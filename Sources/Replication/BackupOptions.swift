@@ -1,3 +1,4 @@
+import BundleFormat
 package import FileTree
 package import SnapshotModel
 package import SnapshotRepository
@@ -40,6 +41,8 @@ package struct BackupOptions: Sendable {
     /// Reads and counts, stores nothing.
     package var dryRun = false
     package var checkpointSeconds = Limits.checkpointSeconds
+    /// Compressed content at which a bundle closes.
+    package var bundleBytes = BundleLimits.bundleBytes
     package var uploads = UploadLimits.local
     /// Goes into the snapshot as it is.
     package var recordedOptions = JSONValue.object([])

@@ -20,6 +20,8 @@ final class BundleSink: @unchecked Sendable {
     private let repository: Repository
     private let index: RunIndex
     private let kind: BundleKind
+    /// Stored content at which a bundle closes.
+    private let bundleBytes: Int
     private let making = Monitored(Making())
     private let uploader: BundleUploader
     /// One for each further store. What fails there does not stop the run.
@@ -29,12 +31,13 @@ final class BundleSink: @unchecked Sendable {
     ///   threads may call it at once.
     init(
         _ repository: Repository, index: RunIndex, kind: BundleKind, journal: RunJournal,
-        limits: UploadLimits, replicas: [ReplicaRun],
+        limits: UploadLimits, replicas: [ReplicaRun], bundleBytes: Int = BundleLimits.bundleBytes,
         onStored: @escaping @Sendable (SealedBundle) throws -> Void
     ) {
         self.repository = repository
         self.index = index
         self.kind = kind
+        self.bundleBytes = bundleBytes
         uploader = BundleUploader(limits) { finished in
             try journal.append(finished.bundle)
             try repository.putBundle(finished.bundle, spool: finished.spool)
@@ -74,7 +77,7 @@ final class BundleSink: @unchecked Sendable {
                 try writer.append(frame)
                 index.place(frame.chunks, in: making.ordinal)
                 making.chunks += frame.chunks.count
-                guard writer.isFull || making.chunks >= Limits.bundleChunks else {
+                guard writer.plainBytes >= bundleBytes || making.chunks >= Limits.bundleChunks else {
                     return .success(nil)
                 }
                 return .success(try Self.finish(&making))

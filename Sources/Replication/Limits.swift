@@ -21,6 +21,9 @@ package enum Limits {
     package static let spoolBytes = 1 << 30
     /// A file that changes while it is read is read this often before it is kept with a mark.
     static let readAttempts = 3
+    /// What is remembered of files with several names until the last of them has come: some
+    /// thousand of them.
+    static let linkedFileBytes = 8 << 20
     /// Bytes read at once from a large file. At least the largest chunk, so that a cut never
     /// depends on where a read ended.
     static let readBufferBytes = 2 << 20

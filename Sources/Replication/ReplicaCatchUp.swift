@@ -59,8 +59,9 @@ struct ReplicaCatchUp {
         monitor.note(
             "\(to.location) lacks \(snapshots.count) snapshots that \(from.location) has: copying")
         do {
-            let index = try ChunkIndex.load(from)
             var look = try StoreLook(to)
+            // Where there is a choice of bundles, those that the target may still rely on.
+            let index = try ChunkIndex.load(from, condemned: look.condemned)
             try to.takeFoundation(from: from)
             let copy = SnapshotCopy(
                 source: from, sourceIndex: index, target: to, monitor: monitor,

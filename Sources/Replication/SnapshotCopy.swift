@@ -75,7 +75,8 @@ struct SnapshotCopy {
             return try bring(snapshot, &look)
         }
         let (from, to) = (source, target)
-        try lifted { try to.takeRecord(name, from: from) }
+        let deadline = look.lookedAt + grace * 1_000_000_000
+        try lifted { try to.takeRecord(name, from: from, by: deadline) }
         return copied
     }
 

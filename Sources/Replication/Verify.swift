@@ -118,23 +118,23 @@ package final class Verify {
     }
 
     private func checkRecovery() {
-        let remedy =
-            "do not run it; this release brings its own: compare with another copy of the repository"
         do {
-            let state = try Recovery.isIntact(in: repository)
-            if !state.isThere {
+            switch try Recovery.find(in: repository) {
+            case .released: break
+            case .missing:
                 report.findings.append(
                     VerifyFinding(
                         .recovery, "recover.py",
                         "is missing: the repository would be harder to open without batchsync",
                         remedy: "copy it back from another repository"))
-            } else if !state.isOurs {
-                let digest = state.digest.map { $0.description } ?? "?"
+            case .foreign(let digest):
                 report.findings.append(
                     VerifyFinding(
                         .recovery, "recover.py",
-                        "is not the program that this release writes (SHA-256 \(digest), ours \(Recovery.digest))",
-                        remedy: remedy))
+                        "is no program that this release or an earlier one writes (SHA-256 \(digest), ours \(Recovery.digest))",
+                        remedy:
+                            "do not run it; this release brings its own: compare with another copy of the repository"
+                    ))
             }
         } catch {
             report.findings.append(VerifyStructure.finding(error, "recover.py"))

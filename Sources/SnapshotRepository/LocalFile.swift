@@ -197,12 +197,13 @@ package struct HostDirectories: Sendable {
         "\(configuration)/encrypted/\(digest(ofPlace: location))"
     }
 
-    private func replicaName(_ location: String) -> String {
+    /// A file name that stands for a place.
+    package func placeName(_ location: String) -> String {
         String(digest(ofPlace: location).description.prefix(16))
     }
 
     private func replicaNote(_ repository: RepositoryID, _ location: String) -> String {
-        "\(statePath(repository))/replicas/\(replicaName(location))/location"
+        "\(statePath(repository))/replicas/\(placeName(location))/location"
     }
 
     /// Notes that the store at `location` is a second one of its repository, so that what this host
@@ -217,7 +218,7 @@ package struct HostDirectories: Sendable {
     /// it was noted as a second one.
     func replicaFolder(_ repository: RepositoryID, at location: String) -> String {
         guard LocalFile.exists(replicaNote(repository, location)) else { return "" }
-        return "/replicas/" + replicaName(location)
+        return "/replicas/" + placeName(location)
     }
 
     /// Notes whether the repository at `location` is encrypted, so that whoever has the store

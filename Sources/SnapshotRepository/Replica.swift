@@ -58,15 +58,17 @@ extension Repository {
     }
 
     /// Copies a record by name, after it has been opened and authenticated.
+    ///
+    /// - Parameter deadline: As for `commit`, where the record is a snapshot.
     package func takeRecord(
-        _ name: RecordName, from other: Repository
+        _ name: RecordName, from other: Repository, by deadline: Int64? = nil
     ) throws(RepositoryError) {
         let key = layout.record(name)
         let bytes = try stored { () throws(StorageError) in
             try other.store.get(key, maximumBytes: name.type.storedMaximumBytes)
         }
         _ = try openRecord(name, bytes: bytes)
-        try Self.put(bytes, at: key, in: store)
+        try Self.put(bytes, at: key, in: deadline.map { store.withDeadline($0) } ?? store)
     }
 
     /// Copies a bundle by name, without opening it: what arrives is compared with its name before

@@ -231,11 +231,19 @@ package final class Repository: Sendable {
     /// - Parameter needsOwner: content or names are going to be read, so a credential must be there
     ///   and fit.
     /// - Parameter acceptUnproven: go on although no owner has proven the recipients yet.
+    /// - Parameter known: What `readConfig` has given already, to spare a request.
     package static func open(
         store: any ObjectStore, location: String, credential: OwnerCredential, needsOwner: Bool,
-        acceptUnproven: Bool = false, directories: HostDirectories
+        acceptUnproven: Bool = false, directories: HostDirectories,
+        known: (config: RepositoryConfig, digest: RecordID)? = nil
     ) throws(RepositoryError) -> Repository {
-        let (config, digest) = try readConfig(store: store, location: location)
+        let config: RepositoryConfig
+        let digest: RecordID
+        if let known {
+            (config, digest) = known
+        } else {
+            (config, digest) = try readConfig(store: store, location: location)
+        }
         let path = directories.hostKeyPath(config.repository)
         guard config.isEncrypted else {
             // Whoever has the store could say so in order to be sent everything in clear.
@@ -374,6 +382,41 @@ package final class Repository: Sendable {
         return try payload.withRawBytes { (bytes) throws(RepositoryError) -> RecordName in
             try putRecord(type, time: time, payload: bytes)
         }
+    }
+
+    /// Stores a snapshot's record: the commit.
+    ///
+    /// - Parameter deadline: On the clock that runs through suspend, in nanoseconds: no attempt
+    ///   begins later, however patient the store is otherwise. What the commit relies on is known to
+    ///   be there until then.
+    /// - Throws: Where the store does not tell any more whether the record is there, the message
+    ///   says so.
+    package func commit(
+        time: Timestamp, _ value: JSONValue, by deadline: Int64
+    ) throws(RepositoryError) -> RecordName {
+        let payload = value.bytes + [0x0A]
+        let record = try payload.withRawBytes { (bytes) throws(RepositoryError) in
+            try seal(.snapshot, time: time, payload: bytes)
+        }
+        let key = layout.record(record.name)
+        do throws(RepositoryError) {
+            try Self.put(record.bytes, at: key, in: store.withDeadline(deadline))
+        } catch {
+            guard error.isTransient else { throw error }
+            // The answer may have been lost after its effect: the store is asked once more.
+            let store = store.withDeadline(deadline)
+            let there: StoredObject?
+            do {
+                there = try store.head(key)
+            } catch _ {
+                throw RepositoryError(
+                    .storage, "",
+                    "\(error.message); whether snapshot \(record.name.id.short) was committed is not known",
+                    remedy: "'batchsync snapshots' tells once the store answers again")
+            }
+            guard there?.length == record.bytes.count else { throw error }
+        }
+        return record.name
     }
 
     private static let headerMaximumBytes = 4096

@@ -1,6 +1,7 @@
 import ArgumentParser
 import CSystem
 import Glibc
+import Replication
 
 /// The command.
 @main
@@ -70,8 +71,13 @@ struct BatchSync: ParsableCommand {
             CommandGroup(
                 name: "Maintenance",
                 subcommands: [
+<<<<<<< HEAD
                     VerifyCommand.self, ForgetCommand.self, RepairCommand.self, TagCommand.self,
                     KeyCommand.self,
+=======
+                    VerifyCommand.self, RepairCommand.self, TagCommand.self, KeyCommand.self,
+                    StoreCommand.self,
+>>>>>>> main
                 ]),
         ])
 
@@ -95,6 +101,9 @@ struct BatchSync: ParsableCommand {
             }
             asJSON = verb.wantsJSON
             end(with: try verb.perform())
+        } catch let error as ReplicationError where error.kind == .outputClosed {
+            Console.shared.flush()
+            Signals.endOfPipe()
         } catch {
             let report = ErrorReport(error)
             report.print(asJSON: asJSON)
@@ -122,6 +131,7 @@ struct BatchSync: ParsableCommand {
     }
 
     private static func end(with status: ExitStatus) -> Never {
+        StoreSession.shared.end()
         Console.shared.progress("")
         Console.shared.flush()
         Glibc.exit(status.rawValue)

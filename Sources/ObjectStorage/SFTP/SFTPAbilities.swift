@@ -1,20 +1,11 @@
-/// What one server's SFTP can do beyond version 3, and how much it takes at once.
+/// What one server's SFTP can do beyond version 3.
 struct SFTPAbilities: Sendable, Equatable {
     var canReplaceByRename = false
     var canSynchronize = false
     var canTellFileSystem = false
     var canTellLimits = false
-    /// The most data asked for in one read, in bytes.
-    var readBytes = SFTPAbilities.safeDataBytes
-    /// The most data sent in one write, in bytes.
-    var writeBytes = SFTPAbilities.safeDataBytes
 
-    /// What every server takes: the protocol demands packets of 34,000 bytes.
-    static let safeDataBytes = 32 << 10
-    /// Beyond this a larger packet saves nothing. (OpenSSH closes the connection on one of 256 KiB.)
-    static let greatestDataBytes = 255 << 10
-
-    /// Sends our version, takes the server's, and asks for its limits where it tells them.
+    /// Sends our version and takes the server's.
     static func exchangeVersions(
         over process: SSHProcess, _ stream: SFTPStream, seconds: Int
     ) throws(SFTPStream.End) -> SFTPAbilities {
@@ -24,18 +15,7 @@ struct SFTPAbilities: Sendable, Equatable {
         // Where nobody takes it, the attempt to read says why.
         _ = SFTPRequest.initialize.withUnsafeBytes { process.send($0, none) }
         let answer = try stream.readVersion(isTooLate)
-        var abilities = try SFTPAbilities(version: answer)
-        guard abilities.canTellLimits else { return abilities }
-        let packet = SFTPRequest.limits.sealed(id: 0, bodyBytes: 0)
-        _ = packet.withUnsafeBytes { process.send($0, none) }
-        let head = try stream.readHead(isTooLate)
-        switch try stream.readReply(head, isTooLate) {
-        case .extended(let limits): try abilities.take(limits: limits)
-        // Announced, and then not known after all: then what every server takes has to do.
-        case .status: break
-        default: throw .malformed("limits of an unknown form")
-        }
-        return abilities
+        return try SFTPAbilities(version: answer)
     }
 
     /// Takes the fields of a version packet: the version, then pairs of names and data.
@@ -63,24 +43,37 @@ struct SFTPAbilities: Sendable, Equatable {
         canTellFileSystem = has("statvfs@openssh.com")
         canTellLimits = has("limits@openssh.com")
     }
+}
 
-    /// Longest packet, longest read, longest write, most open handles; 0 where there is no limit.
-    private mutating func take(limits: [UInt8]) throws(SFTPStream.End) {
-        do throws(SFTPMalformed) {
-            let (packet, read, write) = try SFTPFields.of(limits) {
-                (fields) throws(SFTPMalformed) in
-                (try fields.longNumber(), try fields.longNumber(), try fields.longNumber())
-            }
-            func data(_ limit: UInt64, overhead: Int) -> Int {
-                var count = SFTPAbilities.greatestDataBytes
-                if limit > 0 { count = min(count, Int(clamping: limit)) }
-                if packet > 0 { count = min(count, Int(clamping: packet) - overhead) }
-                return max(count, 1024)
-            }
-            readBytes = data(read, overhead: 1 + 4 + 4)
-            writeBytes = data(write, overhead: SFTPRequest.writeOverheadBytes)
-        } catch {
-            throw .malformed(error.what)
+/// How many bytes of data one server takes and gives in one packet.
+struct SFTPLimits: Sendable, Equatable {
+    /// The most that is asked for in one read.
+    var readBytes = SFTPLimits.safeDataBytes
+    /// The most that is sent in one write.
+    var writeBytes = SFTPLimits.safeDataBytes
+
+    /// What every server takes: the protocol demands packets of 34,000 bytes.
+    static let safeDataBytes = 32 << 10
+    /// Beyond this a larger packet saves nothing. (OpenSSH closes the connection on one of 256 KiB.)
+    static let greatestDataBytes = 255 << 10
+    /// Less than this no server of use would allow.
+    private static let leastDataBytes = 1 << 10
+
+    init() {}
+
+    /// Takes what `limits@openssh.com` is answered with: longest packet, longest read, longest
+    /// write, most open handles; 0 where there is no limit.
+    init(_ reply: [UInt8]) throws(SFTPMalformed) {
+        let (packet, read, write) = try SFTPFields.of(reply) { (fields) throws(SFTPMalformed) in
+            (try fields.longNumber(), try fields.longNumber(), try fields.longNumber())
         }
+        func data(_ limit: UInt64, overhead: Int) -> Int {
+            var count = SFTPLimits.greatestDataBytes
+            if limit > 0 { count = min(count, Int(clamping: limit)) }
+            if packet > 0 { count = min(count, Int(clamping: packet) - overhead) }
+            return max(count, SFTPLimits.leastDataBytes)
+        }
+        readBytes = data(read, overhead: 1 + 4 + 4)
+        writeBytes = data(write, overhead: SFTPRequest.writeOverheadBytes)
     }
 }

@@ -17,6 +17,8 @@ final class SFTPConnection: Sendable {
     /// When bytes last went or came, in nanoseconds of the monotonic clock.
     private let lastProgress = Atomic<Int64>(0)
     private let stallSeconds: Int
+    /// What every server takes until this one has told what it takes.
+    private let knownLimits = Mutex(SFTPLimits())
 
     private struct Requests {
         var next: UInt32 = 0
@@ -28,9 +30,15 @@ final class SFTPConnection: Sendable {
     private struct OpenRequest: @unchecked Sendable {
         // Sendable: the buffer stays in place until its exchange has been told of the answer or of
         // the end of the connection, and only the receiving thread writes to it until then.
-        let exchange: SFTPExchange?
-        let tag: Int
+        let asker: Asker
         let buffer: UnsafeMutableRawBufferPointer?
+    }
+
+    private enum Asker {
+        case exchange(SFTPExchange, tag: Int)
+        /// The connection itself, which wants to know the server's limits.
+        case limits
+        case nobody
     }
 
     /// Exchanges versions with the server behind `process` and begins to receive.
@@ -45,6 +53,9 @@ final class SFTPConnection: Sendable {
                 over: process, stream, seconds: connectSeconds)
             let connection = SFTPConnection(process, abilities, stallSeconds: stallSeconds)
             connection.startReceiving(from: stream)
+            // Nobody waits for the answer: over a long line it would cost the first request a
+            // whole round trip.
+            if abilities.canTellLimits { try? connection.send(.limits, asker: .limits) }
             return connection
         } catch {
             throw stream.explain(error, process, wasConnected: false, seconds: connectSeconds)
@@ -63,6 +74,9 @@ final class SFTPConnection: Sendable {
     /// Ends it; whoever waits is told. The receiving thread sees to the rest.
     func close() { process.disconnect() }
 
+    /// How many bytes go into one packet.
+    var limits: SFTPLimits { knownLimits.withLock { $0 } }
+
     // MARK: - Asking
 
     /// Sends a request on behalf of `exchange`, which is told of the answer; of a request without
@@ -75,7 +89,16 @@ final class SFTPConnection: Sendable {
         body: UnsafeRawBufferPointer = UnsafeRawBufferPointer(start: nil, count: 0),
         into buffer: UnsafeMutableRawBufferPointer? = nil
     ) throws(SFTPFailure) {
-        let open = OpenRequest(exchange: exchange, tag: tag, buffer: buffer)
+        let asker = exchange.map { Asker.exchange($0, tag: tag) } ?? .nobody
+        try send(request, asker: asker, body: body, into: buffer)
+    }
+
+    private func send(
+        _ request: SFTPRequest, asker: Asker,
+        body: UnsafeRawBufferPointer = UnsafeRawBufferPointer(start: nil, count: 0),
+        into buffer: UnsafeMutableRawBufferPointer? = nil
+    ) throws(SFTPFailure) {
+        let open = OpenRequest(asker: asker, buffer: buffer)
         let (id, failure) = requests.withLock { requests in
             if let failure = requests.failure { return (UInt32(0), Optional(failure)) }
             // Numbers come round again after four thousand million requests; one that is still
@@ -84,7 +107,7 @@ final class SFTPConnection: Sendable {
             let id = requests.next
             requests.next &+= 1
             requests.open[id] = open
-            exchange?.willBeAnswered()
+            if case .exchange(let exchange, _) = asker { exchange.willBeAnswered() }
             return (id, nil)
         }
         if let failure { throw .lost(failure) }
@@ -139,7 +162,15 @@ final class SFTPConnection: Sendable {
         }
         noteProgress()
         _ = requests.withLock { $0.open.removeValue(forKey: head.id) }
-        open.exchange?.answered(open.tag, reply)
+        switch open.asker {
+        case .exchange(let exchange, let tag): exchange.answered(tag, reply)
+        case .limits:
+            // Announced, and then not known or not understood: what every server takes has to do.
+            if case .extended(let told) = reply, let limits = try? SFTPLimits(told) {
+                knownLimits.withLock { $0 = limits }
+            }
+        case .nobody: break
+        }
     }
 
     private func receiveData(
@@ -174,7 +205,9 @@ final class SFTPConnection: Sendable {
             defer { requests.open = [:] }
             return Array(requests.open.values)
         }
-        for open in left { open.exchange?.broken(failure) }
+        for open in left {
+            if case .exchange(let exchange, _) = open.asker { exchange.broken(failure) }
+        }
     }
 }
 

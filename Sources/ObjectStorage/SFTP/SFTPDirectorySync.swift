@@ -18,19 +18,25 @@ struct SFTPDirectorySync {
         self.exchange = exchange
     }
 
+    /// The directory's own path.
+    var path: [UInt8] { store.path(ofDirectory: name) }
+
+    /// Whether the directory itself is known to survive a crash, so that only names in it matter.
+    var isDurable: Bool { store.durable.withLock { $0.contains(name) } }
+
     /// Synchronises the directory and, where it is new to this process, those above it.
     func run() throws(SFTPFailure) {
         guard exchange.connection.abilities.canSynchronize else { return }
-        let isKnown = store.durable.withLock { $0.contains(name) }
         var names = [name]
-        if !isKnown {
+        if !isDurable {
             var rest = name[...]
             while !rest.isEmpty {
                 rest = rest.lastIndex(of: "/").map { rest[..<$0] } ?? ""
                 names.append(String(rest))
             }
         }
-        let opened = try exchange.ask(all: names.map { .openForReading(path($0)) })
+        let opened = try exchange.ask(
+            all: names.map { .openForReading(store.path(ofDirectory: $0)) })
         var handles: [[UInt8]] = []
         for reply in opened { if case .handle(let handle) = reply { handles.append(handle) } }
         let synchronized = try exchange.ask(all: handles.map { .fsync($0) })
@@ -44,12 +50,5 @@ struct SFTPDirectorySync {
             throw .refused(status)
         }
         store.durable.withLock { _ = $0.insert(name) }
-    }
-
-    private func path(_ name: String) -> [UInt8] {
-        if name.isEmpty {
-            return store.location.path.isEmpty ? [UInt8(ascii: "/")] : store.location.path
-        }
-        return store.path(name)
     }
 }

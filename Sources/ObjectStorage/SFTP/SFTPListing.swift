@@ -11,6 +11,8 @@ final class SFTPListing {
         /// Entries that came without their kind or length.
         var unclear: [[UInt8]] = []
         var due = 0
+        /// What the server said instead of names.
+        var failure: SFTPFailure?
         var isRead = false
 
         init(_ prefix: String) { self.prefix = prefix }
@@ -42,9 +44,15 @@ final class SFTPListing {
     /// What is being read now.
     private var active: [ObjectIdentifier: Node] = [:]
     private var found = 0
+    /// Only what comes behind this key is wanted.
+    private let last: String
 
-    init(_ store: SFTPStore, over exchange: SFTPExchange, _ subject: StorageSubject) {
+    init(
+        _ store: SFTPStore, over exchange: SFTPExchange, _ subject: StorageSubject,
+        after last: ObjectKey? = nil
+    ) {
         self.store = store
+        self.last = last?.text ?? ""
         self.exchange = exchange
         self.subject = subject
     }
@@ -93,7 +101,7 @@ final class SFTPListing {
                 let object = StoredObject(
                     key: ObjectKey(joining: node.prefix, entry.name), length: entry.length,
                     modified: entry.modified)
-                guard body(object) else { return false }
+                guard object.key.text <= last || body(object) else { return false }
             }
         }
         return true
@@ -137,9 +145,13 @@ final class SFTPListing {
             due -= 1
             if case .handle(let handle) = reply { exchange.sendAndForget(.close(handle)) }
         }
-        for node in active.values {
-            if let handle = node.handle { exchange.sendAndForget(.close(handle)) }
-        }
+        for node in active.values { close(node) }
+    }
+
+    private func close(_ node: Node) {
+        guard let handle = node.handle else { return }
+        exchange.sendAndForget(.close(handle))
+        node.handle = nil
     }
 
     private func isDone(_ node: Node) {
@@ -148,11 +160,7 @@ final class SFTPListing {
     }
 
     private func path(_ node: Node) -> [UInt8] {
-        let directory = node.prefix.dropLast()
-        if directory.isEmpty {
-            return store.location.path.isEmpty ? [UInt8(ascii: "/")] : store.location.path
-        }
-        return store.path(directory)
+        store.path(ofDirectory: node.prefix.dropLast())
     }
 
     // MARK: - Answers
@@ -196,13 +204,16 @@ final class SFTPListing {
             // An empty answer is no end by the protocol, but a server that gives nothing else would
             // be asked for ever.
             if let handle = node.handle, !names.isEmpty { try readMore(node, handle) }
-        case .status(let status) where status.isEndOfFile:
-            if let handle = node.handle {
-                exchange.sendAndForget(.close(handle))
-                node.handle = nil
-            }
+        case .status(let status) where status.isEndOfFile || status.isMissing:
+            close(node)
         default:
-            throw named(exchange.unexpected(reply), node)
+            let failure = exchange.unexpected(reply)
+            guard case .refused(let status) = failure, status.meaning == nil,
+                node.entries.isEmpty
+            else { throw named(failure, node) }
+            // Some servers open anything, and look at it only now.
+            close(node)
+            node.failure = failure
         }
         try settle(node)
     }
@@ -210,9 +221,9 @@ final class SFTPListing {
     /// Once nothing more is to come, asks for what was unclear, and then is done with the directory.
     private func settle(_ node: Node) throws(SFTPFailure) {
         guard node.due == 0 else { return }
-        if let handle = node.handle {
-            exchange.sendAndForget(.close(handle))
-            node.handle = nil
+        close(node)
+        if let failure = node.failure {
+            return try ask(.lstat(path(node)), .examine(node, failure))
         }
         if !node.unclear.isEmpty {
             let names = node.unclear
@@ -268,6 +279,8 @@ final class SFTPListing {
                     modified: attributes.modified.map(Int64.init), below: nil))
         case .directory:
             let below = Node(node.prefix + name + "/")
+            // Every key in there comes before what is wanted.
+            guard below.prefix > last || last.hasPrefix(below.prefix) else { return }
             node.entries.append(Entry(name: name + "/", length: 0, modified: nil, below: below))
         // Objects that lie behind it would be missing from the listing, and whoever deletes what no
         // listed object needs would delete too much.
@@ -292,14 +305,20 @@ final class SFTPListing {
 
 extension SFTPStore {
     package func list(prefix: String, _ body: (StoredObject) -> Bool) throws(StorageError) {
+        try list(prefix: prefix, after: nil, body)
+    }
+
+    package func list(
+        prefix: String, after start: ObjectKey?, _ body: (StoredObject) -> Bool
+    ) throws(StorageError) {
         precondition(ObjectKey.isDirectoryPrefix(prefix), "a prefix is empty or ends with /")
         let subject = subject(.list)
         options.traffic.count(.list)
         // What has been handed out stays handed out when the listing is begun again.
-        var last: ObjectKey?
+        var last = start
         try perform(subject) { (exchange) throws(SFTPFailure) in
-            try SFTPListing(self, over: exchange, subject).run(prefix: prefix) { object in
-                if let last, object.key <= last { return true }
+            try SFTPListing(self, over: exchange, subject, after: last).run(prefix: prefix) {
+                object in
                 last = object.key
                 return body(object)
             }

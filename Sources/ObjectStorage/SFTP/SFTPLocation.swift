@@ -77,6 +77,9 @@ package struct SFTPLocation: Sendable, Equatable {
         return text + (path.isEmpty ? "/" : percentEncoded(path))
     }
 
+    /// The path itself, for the server.
+    var rootPath: [UInt8] { path.isEmpty ? [UInt8(ascii: "/")] : path }
+
     /// What begins every such address.
     package static let scheme = "sftp://"
     /// Room for a key behind it, within what Linux takes as a path.

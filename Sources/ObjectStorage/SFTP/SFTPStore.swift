@@ -107,10 +107,9 @@ package final class SFTPStore: ObjectStore {
     ) throws(StorageError) -> SFTPStore {
         let subject = StorageSubject(
             operation: .open, key: nil, location: location.description)
-        let root = location.path.isEmpty ? [UInt8(ascii: "/")] : location.path
         let attributes = try SFTPStore.perform(connections, subject, options) {
             (exchange) throws(SFTPFailure) in
-            try exchange.attributes(.stat(root))
+            try exchange.attributes(.stat(location.rootPath))
         }
         guard let attributes else {
             throw subject.failure(.notFound, "there is no such directory on the server")
@@ -145,6 +144,11 @@ package final class SFTPStore: ObjectStore {
     /// The path of what has the name `name` below the store's root.
     func path(_ name: some StringProtocol) -> [UInt8] {
         location.path + [UInt8(ascii: "/")] + name.utf8
+    }
+
+    /// The path of a directory whose name may be empty, for the store's own.
+    func path(ofDirectory name: some StringProtocol) -> [UInt8] {
+        name.isEmpty ? location.rootPath : path(name)
     }
 
     /// Runs `body` over one of the store's connections.

@@ -34,8 +34,7 @@ extension SFTPStore {
     private static func checkEmpty(
         _ location: SFTPLocation, _ exchange: SFTPExchange, _ subject: StorageSubject
     ) throws(SFTPFailure) {
-        let root = location.path.isEmpty ? [UInt8(ascii: "/")] : location.path
-        guard let handle = try exchange.handle(.opendir(root)) else {
+        guard let handle = try exchange.handle(.opendir(location.rootPath)) else {
             throw .other(subject.failure(.notADirectory, "what has this path is no directory"))
         }
         defer { exchange.sendAndForget(.close(handle)) }

@@ -104,7 +104,7 @@ extension SFTPStore {
         _ handle: [UInt8], _ exchange: SFTPExchange, maximumBytes: Int, _ subject: StorageSubject
     ) throws(SFTPFailure) -> [UInt8] {
         let first = UnsafeMutableRawBufferPointer.allocate(
-            byteCount: exchange.connection.abilities.readBytes, alignment: 16)
+            byteCount: exchange.connection.limits.readBytes, alignment: 16)
         defer {
             exchange.finish()
             first.deallocate()
@@ -158,7 +158,7 @@ extension SFTPStore {
     ) throws(SFTPFailure) -> Int {
         // Nothing may be written into the target once this has returned.
         defer { exchange.finish() }
-        let pieceBytes = exchange.connection.abilities.readBytes
+        let pieceBytes = exchange.connection.limits.readBytes
         let window = max(2, SFTPStore.windowBytes / pieceBytes)
         /// What each request asks for, by its tag.
         var pieces: [Range<Int>] = []

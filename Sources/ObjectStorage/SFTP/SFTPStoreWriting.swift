@@ -23,6 +23,7 @@ extension SFTPStore {
         let subject = subject(.delete, key)
         options.traffic.count(.delete)
         try perform(subject) { (exchange) throws(SFTPFailure) in
+            let directory = SFTPDirectorySync(self, String(key.directory), over: exchange)
             let status = try exchange.status(.remove(path(key.text)))
             if !status.isOK && !status.isMissing {
                 // Neither a directory nor what lies below a file is an object.
@@ -34,7 +35,7 @@ extension SFTPStore {
                 }
             }
             // Also where it was gone already: whoever removed it may not have got this far.
-            try SFTPDirectorySync(self, String(key.directory), over: exchange).run()
+            try directory.run()
         }
     }
 
@@ -181,7 +182,7 @@ extension SFTPStore {
     private func fileSystem(_ exchange: SFTPExchange) throws(SFTPFailure) -> SFTPFileSystem? {
         guard exchange.connection.abilities.canTellFileSystem,
             case .extended(let reply) = try exchange.ask(
-                .statvfs(location.path.isEmpty ? [UInt8(ascii: "/")] : location.path))
+                .statvfs(location.rootPath))
         else { return nil }
         return try? SFTPFileSystem(reply)
     }

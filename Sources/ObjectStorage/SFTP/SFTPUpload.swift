@@ -31,26 +31,37 @@ struct SFTPUpload {
     private var temporaryPath: [UInt8] { store.path(temporary) }
 
     func run() throws(SFTPFailure) {
-        let first = try exchange.ask(all: [
-            .lstat(finalPath),
-            .createNew(temporaryPath, permissions: store.permissions.file),
-        ])
         do throws(SFTPFailure) {
-            if try isThere(first[0]) {
-                if case .handle(let handle) = first[1] {
-                    exchange.sendAndForget(.close(handle))
-                    exchange.sendAndForget(.remove(temporaryPath))
-                }
-                // Another process may be about to synchronise it, and may die before it does.
-                return try synchronizeExisting()
-            }
-            let handle = try store.openedTemporary(first[1], temporary, exchange, subject)
-            try write(to: handle)
-            try publish()
+            try upload()
         } catch {
             discard(after: error)
             throw error
         }
+    }
+
+    private func upload() throws(SFTPFailure) {
+        var requests: [SFTPRequest] = [
+            .lstat(finalPath),
+            .createNew(temporaryPath, permissions: store.permissions.file),
+        ]
+        if exchange.connection.abilities.canSynchronize {
+            requests.append(.openForReading(directorySync.path))
+        }
+        let first = try exchange.ask(all: requests)
+        var directory: [UInt8]?
+        if requests.count > 2, case .handle(let handle) = first[2] { directory = handle }
+        defer { if let directory { exchange.sendAndForget(.close(directory)) } }
+        if try isThere(first[0], creation: first[1]) {
+            // Another process may be about to synchronise it, and may die before it does.
+            return try synchronizeExisting()
+        }
+        let handle = try store.openedTemporary(first[1], temporary, exchange, subject)
+        try write(to: handle)
+        try publish(in: directory)
+    }
+
+    private var directorySync: SFTPDirectorySync {
+        SFTPDirectorySync(store, String(key.directory), over: exchange)
     }
 
     /// Sees to it that the temporary file goes, now or over the next connection.
@@ -64,6 +75,26 @@ struct SFTPUpload {
     }
 
     // MARK: - What stands at the name
+
+    /// Whether the object is there already; where it is, or something else, the temporary file that
+    /// has been made beside the look is given up.
+    private func isThere(
+        _ reply: SFTPReply, creation: SFTPReply
+    ) throws(SFTPFailure) -> Bool {
+        func giveUp() {
+            guard case .handle(let handle) = creation else { return }
+            exchange.sendAndForget(.close(handle))
+            exchange.sendAndForget(.remove(temporaryPath))
+        }
+        do throws(SFTPFailure) {
+            let isThere = try isThere(reply)
+            if isThere { giveUp() }
+            return isThere
+        } catch {
+            giveUp()
+            throw error
+        }
+    }
 
     /// Whether the object is there already, by the answer to a look at its name.
     ///
@@ -91,11 +122,7 @@ struct SFTPUpload {
             defer { exchange.sendAndForget(.close(handle)) }
             try exchange.checkOK(try exchange.ask(.fsync(handle)))
         }
-        try synchronizeDirectory()
-    }
-
-    private func synchronizeDirectory() throws(SFTPFailure) {
-        try SFTPDirectorySync(store, String(key.directory), over: exchange).run()
+        try directorySync.run()
     }
 
     // MARK: - Bytes
@@ -116,7 +143,7 @@ struct SFTPUpload {
     }
 
     private func sendAll(to handle: [UInt8]) throws(SFTPFailure) {
-        let pieceBytes = exchange.connection.abilities.writeBytes
+        let pieceBytes = exchange.connection.limits.writeBytes
         let window = max(2, SFTPStore.windowBytes / pieceBytes)
         let buffer: UnsafeMutableRawBufferPointer
         if case .file = content.body {
@@ -175,7 +202,9 @@ struct SFTPUpload {
     // MARK: - The name
 
     /// Gives the complete temporary file its name.
-    private func publish() throws(SFTPFailure) {
+    ///
+    /// - Parameter directory: An open handle of the directory that the name is in.
+    private func publish(in directory: [UInt8]?) throws(SFTPFailure) {
         // Where rename may replace what is there, a look right before it is all that can be done.
         // OpenSSH, and who has its synchronisation, never replaces.
         if !exchange.connection.abilities.canSynchronize,
@@ -183,7 +212,14 @@ struct SFTPUpload {
         {
             return exchange.sendAndForget(.remove(temporaryPath))
         }
-        var status = try exchange.status(.rename(temporaryPath, to: finalPath))
+        var status: SFTPStatus
+        if let directory, directorySync.isDurable {
+            let isDone: Bool
+            (status, isDone) = try renameAndSynchronize(directory)
+            if isDone { return }
+        } else {
+            status = try exchange.status(.rename(temporaryPath, to: finalPath))
+        }
         if !status.isOK {
             // The directory may be missing, the name may be taken, or the server means something
             // else: a look tells.
@@ -203,7 +239,23 @@ struct SFTPUpload {
             status = try exchange.status(.posixRename(temporaryPath, to: finalPath))
         }
         guard status.isOK else { throw try store.explained(status, exchange, subject) }
-        try synchronizeDirectory()
+        try directorySync.run()
+    }
+
+    /// Renames, and has the directory synchronised in the same round trip.
+    ///
+    /// - Returns: How the rename went, and whether the name is on the disk: a synchronisation that
+    ///   was answered first may have come before the rename.
+    private func renameAndSynchronize(
+        _ directory: [UInt8]
+    ) throws(SFTPFailure) -> (SFTPStatus, isDone: Bool) {
+        try exchange.send(.rename(temporaryPath, to: finalPath), tag: 0)
+        try exchange.send(.fsync(directory), tag: 1)
+        let first = try exchange.next()
+        let second = try exchange.next()
+        let renamed = try exchange.status(of: first.tag == 0 ? first.reply : second.reply)
+        let synchronized = try exchange.status(of: first.tag == 0 ? second.reply : first.reply)
+        return (renamed, first.tag == 0 && renamed.isOK && synchronized.isOK)
     }
 
     /// Makes every directory on the way to the object; those that are there already stay.

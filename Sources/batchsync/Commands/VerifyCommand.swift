@@ -49,7 +49,8 @@ struct VerifyCommand: Verb {
     }
 
     func perform() throws -> ExitStatus {
-        let opened = try Assembly(repository).open(.ownerIfGiven)
+        let opened = try Assembly(repository) { $0.hashesRemotely = remoteHash }.open(
+            .ownerIfGiven)
         let monitor = TerminalMonitor(output)
         var options = VerifyOptions(
             readData: readData?.share, host: Assembly.hostName, now: Assembly.now)
@@ -124,6 +125,7 @@ struct VerifyCommand: Verb {
                 "\(NumberText.counted(report.orphans, "bundle")) of \(NumberText.bytes(report.orphanBytes)) no snapshot needs"
             )
         }
+        StoreSession.shared.tellTraffic()
         if report.isSound {
             console.out(console.styled("no damage found", .green))
         } else {
@@ -162,6 +164,7 @@ struct VerifyCommand: Verb {
             ("bytes_read", .count(report.bytesRead)), ("content_read", .bool(report.contentRead)),
             ("never_read", .count(report.neverRead)),
             ("oldest_read", report.oldestRead.map { .time($0) } ?? .null),
+            StoreSession.shared.trafficField,
         ]
     }
 }
