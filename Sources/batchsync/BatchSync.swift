@@ -60,7 +60,9 @@ struct BatchSync: ParsableCommand {
         groupedSubcommands: [
             CommandGroup(
                 name: "Daily",
-                subcommands: [InitCommand.self, BackupCommand.self, RestoreCommand.self]),
+                subcommands: [
+                    InitCommand.self, BackupCommand.self, RestoreCommand.self, RunCommand.self,
+                ]),
             CommandGroup(
                 name: "Inspection",
                 subcommands: [
@@ -71,13 +73,8 @@ struct BatchSync: ParsableCommand {
             CommandGroup(
                 name: "Maintenance",
                 subcommands: [
-<<<<<<< HEAD
                     VerifyCommand.self, ForgetCommand.self, RepairCommand.self, TagCommand.self,
-                    KeyCommand.self,
-=======
-                    VerifyCommand.self, RepairCommand.self, TagCommand.self, KeyCommand.self,
-                    StoreCommand.self,
->>>>>>> main
+                    KeyCommand.self, StoreCommand.self,
                 ]),
         ])
 

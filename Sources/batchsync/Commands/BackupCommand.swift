@@ -217,7 +217,7 @@ struct BackupCommand: Verb {
         Signals.stopCleanly()
         let report = try job.run(on: stores)
         if output.json {
-            JSONOutput.print("backup", Self.document(report, options: options))
+            JSONOutput.print("backup", Self.document(report, dryRun: dryRun))
         } else if !output.quiet {
             tell(report)
         }
@@ -275,7 +275,7 @@ struct BackupCommand: Verb {
             : "stored \(NumberText.bytes(count.storedBytes)) in \(NumberText.counted(count.bundles, "bundle"))"
         console.out("  read \(NumberText.bytes(count.readBytes)), \(stored), took \(duration)")
         if report.stores.count > 1 {
-            for store in report.stores { tell(store) }
+            for store in report.stores { Self.tell(store) }
         }
         StoreSession.shared.tellTraffic(indent: "  ")
         if report.resumedBundles > 0 {
@@ -290,7 +290,7 @@ struct BackupCommand: Verb {
         }
     }
 
-    private func tell(_ store: StoreOutcome) {
+    static func tell(_ store: StoreOutcome) {
         let console = Console.shared
         if let failure = store.failure {
             console.out(
@@ -308,13 +308,13 @@ struct BackupCommand: Verb {
         console.out(line)
     }
 
-    private static func document(_ report: BackupReport, options: BackupOptions) -> [(
+    static func document(_ report: BackupReport, dryRun: Bool) -> [(
         key: String, value: JSONValue
     )] {
         var snapshot = JSONValue.null
         if report.snapshot.name != nil { snapshot = report.snapshot.document }
         return [
-            ("snapshot", snapshot), ("dry_run", .bool(options.dryRun)),
+            ("snapshot", snapshot), ("dry_run", .bool(dryRun)),
             ("statistics", report.statistics.document),
             ("problem_count", .count(report.problemCount)),
             ("problems", .array(report.problems.map(\.document))),
