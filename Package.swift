@@ -149,6 +149,9 @@ let package = Package(
             ],
             swiftSettings: strict),
         .testTarget(
+            name: "ProfilesTests", dependencies: ["Profiles", "SnapshotModel", "TestSupport"],
+            swiftSettings: strict),
+        .testTarget(
             name: "FileTreeTests", dependencies: ["FileTree", "SnapshotModel", "CSystem"],
             swiftSettings: strict),
         .testTarget(
