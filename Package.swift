@@ -129,7 +129,9 @@ let package = Package(
             swiftSettings: strict),
         .testTarget(
             name: "ObjectStorageTests",
-            dependencies: ["ObjectStorage", "Transfer", "TestSupport", "CSystem", crypto],
+            dependencies: [
+                "ObjectStorage", "Transfer", "SnapshotModel", "TestSupport", "CSystem", crypto,
+            ],
             swiftSettings: strict),
         .testTarget(
             name: "FileTreeTests", dependencies: ["FileTree", "SnapshotModel", "CSystem"],

@@ -47,6 +47,12 @@ package protocol ObjectStore: Sendable {
     /// lies is no error.
     func list(prefix: String, _ body: (StoredObject) -> Bool) throws(StorageError)
 
+    /// The same for those objects only whose keys come behind `last`: the rest of a listing that was
+    /// broken off. A store that can begin there reads nothing before it.
+    func list(
+        prefix: String, after last: ObjectKey?, _ body: (StoredObject) -> Bool
+    ) throws(StorageError)
+
     /// Removes the object, durably. A missing one is no error.
     func delete(_ key: ObjectKey) throws(StorageError)
 
@@ -84,6 +90,13 @@ extension ObjectStore {
             return true
         }
         return objects
+    }
+
+    package func list(
+        prefix: String, after last: ObjectKey?, _ body: (StoredObject) -> Bool
+    ) throws(StorageError) {
+        guard let last else { return try list(prefix: prefix, body) }
+        try list(prefix: prefix) { object in object.key <= last || body(object) }
     }
 
     package func removeEmptyDirectories(below prefix: String) {}
