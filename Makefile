@@ -80,14 +80,15 @@ bench: build ## measures batchsync beside restic, borg and a pipeline (BENCH="--
 lint: ## format, shell scripts, man pages, and a build in which every warning is an error
 	@scripts/install-dependencies.sh build lint
 	$(SWIFT) format lint --strict --parallel --recursive Package.swift Sources Tests Benchmarks
-	shellcheck scripts/*.sh Benchmarks/*.sh .ci/run
+	shellcheck --external-sources --source-path SCRIPTDIR \
+	    scripts/*.sh scripts/servers/*.sh Benchmarks/*.sh .ci/run
 	@for page in man/*.[1-8]; do \
 	    [[ -e "$$page" ]] || continue; \
 	    mandoc -T lint -W warning "$$page"; \
 	done
 	@# Python caches must not appear beside the sources.
 	PYTHONDONTWRITEBYTECODE=1 python3 -W error -c 'import ast, sys; [ast.parse(open(p).read(), p) for p in sys.argv[1:]]' \
-	    scripts/*.py Benchmarks/*.py Sources/SnapshotRepository/Recovery/recover.py
+	    scripts/*.py scripts/servers/*.py Benchmarks/*.py Sources/SnapshotRepository/Recovery/recover.py
 	$(SWIFT) build --jobs $(JOBS) --build-tests --scratch-path .build/lint \
 	    --explicit-target-dependency-import-check error -Xswiftc -warnings-as-errors
 

@@ -15,9 +15,10 @@ root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 build_packages=(pkg-config libcurl4-openssl-dev libarchive-dev libzstd-dev libxxhash-dev)
 # The demonstration compares trees with a script, and sets an ACL and an attribute.
 demo_packages=(python3 acl attr)
-# The tests let other people's tools open what batchsync wrote, and make every kind of file.
+# The tests let other people's tools open what batchsync wrote, make every kind of file, and store
+# to servers that they start.
 test_packages=(age zstd tar xz-utils mandoc mtree-netbsd libarchive-tools acl attr libcap2-bin
-    e2fsprogs util-linux coreutils findutils diffutils procps strace python3)
+    e2fsprogs util-linux coreutils findutils diffutils procps strace python3 python3-venv openssh-server openssh-client openssl)
 lint_packages=(shellcheck mandoc)
 # borg is built from source where there is no wheel for this machine.
 bench_packages=(age zstd tar python3 python3-venv python3-dev build-essential pkg-config
@@ -78,7 +79,8 @@ for line in open(sys.argv[1]):
     if not name:
         continue
     try:
-        found = importlib.metadata.version(name)
+        # "moto[s3]" is the package moto with an extra.
+        found = importlib.metadata.version(name.partition("[")[0])
     except importlib.metadata.PackageNotFoundError:
         sys.exit(1)
     if version and found != version:
