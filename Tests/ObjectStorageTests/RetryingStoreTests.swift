@@ -292,6 +292,48 @@ struct RetryingStoreTests {
         #expect(broken.breaks.value > 0)
     }
 
+    @Test("Of many objects deleted at once, those are deleted again that may yet be deleted")
+    func bulkDelete() {
+        let memory = MemoryStore()
+        let keys = (0..<50).map { ObjectKey(validated: "d/\($0)") }
+        for key in keys { memory.plant([1], at: key) }
+        for seed in 0..<10 as Range<UInt64> {
+            let generator = Mutex(SeededGenerator(seed: seed))
+            let time = VirtualTime(seed: seed)
+            let counter = TrafficCounter()
+            let guarded = GuardedStore(memory.copy()) { (_, subject) throws(StorageError) in
+                if subject == "d/7" {
+                    throw StorageError(.denied, .delete, location: "a store", cause: "no")
+                }
+                if generator.withLock({ Bool.random(using: &$0) }) { throw transient(.io) }
+            }
+            let store = RetryingStore(
+                guarded, surroundings: time.surroundings, counter: counter)
+            var failed: [ObjectKey: StorageError.Kind] = [:]
+            store.delete(keys) { failed[$0] = $1.kind }
+            #expect(failed == [keys[7]: .denied], "seed \(seed)")
+            #expect((try? store.list(prefix: ""))?.map(\.key) == [keys[7]], "seed \(seed)")
+            #expect((2...30).contains(counter.now.retries), "seed \(seed)")
+        }
+    }
+
+    @Test("Objects that cannot be deleted are all named when patience or time is over")
+    func hopelessBulkDelete() {
+        let keys = (0..<5).map { ObjectKey(validated: "d/\($0)") }
+        let time = VirtualTime()
+        let (store, _, calls) = retrying(time) { (_) throws(StorageError) in throw transient() }
+        var failed: [ObjectKey] = []
+        let began = time.seconds
+        store.delete(keys) { key, _ in failed.append(key) }
+        #expect(failed == keys)
+        #expect(abs(time.seconds - began - 900) < 0.001)
+        let before = calls.value
+        failed = []
+        store.withDeadline(time.now).delete(keys) { key, _ in failed.append(key) }
+        #expect(failed == keys)
+        #expect(calls.value == before)
+    }
+
     @Test("Waiting for a store tells what it waits for, and that it came")
     func waitingOnline() throws {
         let time = VirtualTime(seed: 2)

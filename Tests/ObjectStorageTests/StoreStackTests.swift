@@ -56,6 +56,24 @@ struct StoreStackTests {
         #expect(controls.counter.now.retries > faulty.firedCount * 8 / 10, "seed \(seed)")
     }
 
+    @Test("Objects are deleted together where the store can do so, and a refusal is heard")
+    func bulkDelete() throws {
+        let memory = MemoryStore()
+        let spy = BulkSpy(memory)
+        var settings = settings(VirtualTime())
+        settings.countsCalls = false
+        let (store, controls) = StoreStack.wrap(spy, settings)
+        let keys = (0..<20).map { key("d/\($0)") }
+        for key in keys { memory.plant([1], at: key) }
+        spy.refusals.store(2, ordering: .relaxed)
+        store.delete(keys) { _, _ in Issue.record("a delete failed") }
+        #expect(memory.keys.isEmpty)
+        #expect(spy.calls.value == 3)
+        #expect(controls.counter.now.retries == 2)
+        // Halved at the first refusal and again at the second.
+        #expect(controls.concurrency == 1)
+    }
+
     @Test("What is around a store shows through: its abilities, its time, its spool files")
     func forwarding() throws {
         let memory = MemoryStore(clock: { 1_234 })
@@ -116,14 +134,15 @@ struct StoreStackTests {
         _ = try store.currentTime()
         _ = try store.makeSpool()
         try store.delete(key("a"))
+        store.delete([key("b"), key("c")]) { _, _ in Issue.record("a delete failed") }
         _ = try? store.get(key("a"))
         var expected = TrafficCounter.Counts()
-        expected.requests = [.put: 2, .get: 3, .head: 1, .list: 1, .other: 1, .delete: 1]
+        expected.requests = [.put: 2, .get: 3, .head: 1, .list: 1, .other: 1, .delete: 3]
         expected.bytesSent = 3
         expected.bytesReceived = 5
         expected.retries = 1
         #expect(controls.counter.now == expected)
-        #expect(controls.counter.now.total == 9)
+        #expect(controls.counter.now.total == 11)
     }
 
     @Test("Where nothing may be written nothing is, and the error says why and what to do")
@@ -146,10 +165,37 @@ struct StoreStackTests {
             #expect(error?.cause == "this run only shows what it would do")
             #expect(error?.remedy == "leave out --dry-run")
         }
+        var refused: [StorageError.Kind] = []
+        store.delete([key("a"), key("b")]) { refused.append($1.kind) }
+        #expect(refused == [.readOnly, .readOnly])
         store.removeEmptyDirectories(below: "")
         #expect(memory.contents == before)
         #expect(try store.get(key("a")) == [1, 2])
         #expect(try store.head(key("a"))?.length == 2)
         #expect(try store.list(prefix: "").count == 1)
+    }
+}
+
+/// Counts deletes of many objects, and refuses some of them because it is asked too much.
+private final class BulkSpy: StoreDecorator {
+    let base: any ObjectStore
+    let calls = Counter()
+    let refusals = Atomic<Int>(0)
+
+    init(_ base: any ObjectStore) { self.base = base }
+
+    func perform(
+        _ operation: StoreOperation, _ subject: String, _ effect: () throws(StorageError) -> Int
+    ) throws(StorageError) {
+        _ = try effect()
+    }
+
+    func delete(_ keys: [ObjectKey], _ failed: (ObjectKey, StorageError) -> Void) {
+        _ = calls.next()
+        if refusals.subtract(1, ordering: .relaxed).oldValue > 0 {
+            for key in keys { failed(key, transient(isOverload: true)) }
+        } else {
+            base.delete(keys, failed)
+        }
     }
 }
