@@ -426,7 +426,10 @@ private final class BreakingStore: StoreDecorator {
         }
         // The last answer may be lost as well.
         if isBroken || left == 0 {
-            _ = breaks.next()
+            // A caller that does not get on is not kept for ever.
+            guard breaks.next() < 1_000 else {
+                throw StorageError(.lost, .list, location: "a store", cause: "asked too often")
+            }
             throw transient(kind)
         }
     }
