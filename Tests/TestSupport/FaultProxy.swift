@@ -4,7 +4,7 @@ package final class FaultProxy: Sendable {
     private let endpoint: String
 
     /// What it understands of the bytes that pass.
-    package enum Protocol: String, Sendable {
+    package enum Layer: String, Sendable {
         /// Requests and answers: rules count requests.
         case http
         /// Nothing: rules count connections. For SSH, and for TLS that is not to be looked into.
@@ -15,12 +15,12 @@ package final class FaultProxy: Sendable {
     ///   `127.0.0.1:PORT`.
     /// - Parameter options: More options of `faultproxy.py`, such as `--tls`.
     package init(
-        toward endpoint: String, _ kind: Protocol = .http, _ options: [String] = [],
+        toward endpoint: String, _ layer: Layer = .http, _ options: [String] = [],
         rules: String...
     ) throws {
         server = try TestServer(
             .faultProxy,
-            ["--toward", endpoint, "--protocol", kind.rawValue] + options
+            ["--toward", endpoint, "--layer", layer.rawValue] + options
                 + rules.flatMap { ["--rule", $0] })
         self.endpoint = server["PROXY_ENDPOINT"]
     }

@@ -64,9 +64,11 @@ class Rules:
         with self.lock:
             self.rules = rules
 
-    def find(self, **request):
+    def find(self, among=lambda rule: True, **request):
+        """The first rule that holds, of those that `among` lets through."""
         with self.lock:
-            return next((r for r in self.rules if r.holds(request, self.chance)), None)
+            return next((rule for rule in self.rules
+                         if among(rule) and rule.holds(request, self.chance)), None)
 
     def count(self, rule):
         with self.lock:
