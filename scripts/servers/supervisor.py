@@ -117,7 +117,7 @@ class Supervisor:
         watched.register(ended, select.POLLIN)
         happened = [descriptor for descriptor, _ in watched.poll()]
         server.terminate()
-        select.select([ended], [], [], 5)
+        select.select([ended], [], [], 3)
         server.kill()
         self.end_descendants()
         if owner in happened:
