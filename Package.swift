@@ -25,6 +25,7 @@ let package = Package(
     dependencies: [
         .package(url: "https://github.com/apple/swift-argument-parser.git", from: "1.8.0"),
         .package(url: "https://github.com/apple/swift-crypto.git", from: "4.5.0"),
+        .package(url: "https://github.com/LebJe/TOMLKit.git", from: "0.6.0"),
     ],
     targets: [
         // MARK: C libraries — a module map and a header each, nothing else
@@ -36,6 +37,8 @@ let package = Package(
             name: "CLibXXHash", pkgConfig: "libxxhash", providers: [.apt(["libxxhash-dev"])]),
         .systemLibrary(
             name: "CLibCurl", pkgConfig: "libcurl", providers: [.apt(["libcurl4-openssl-dev"])]),
+        /// The mixing of scrypt, which needs vector registers.
+        .target(name: "CScrypt"),
         /// The system calls that Swift's Glibc module does not import, as plain typed functions.
         .target(name: "CSystem"),
 
@@ -49,7 +52,7 @@ let package = Package(
 
         /// age v1 and nothing else: bytes in, bytes out.
         .target(
-            name: "AgeEncryption", dependencies: [crypto, cryptoExtras], swiftSettings: strict),
+            name: "AgeEncryption", dependencies: ["CScrypt", crypto], swiftSettings: strict),
         /// Many transfers at once over one thread: requests out, answers in. Knows no store.
         .target(
             name: "Transfer", dependencies: ["CLibCurl", "CSystem"], swiftSettings: strict),
@@ -58,11 +61,19 @@ let package = Package(
             name: "FileTree", dependencies: ["SnapshotModel", "CSystem"],
             swiftSettings: strict),
 
+        /// One backup job as a TOML file describes it, turned into values.
+        .target(
+            name: "Profiles",
+            dependencies: [
+                "SnapshotModel", .product(name: "TOMLKit", package: "TOMLKit"),
+            ],
+            swiftSettings: strict),
+
         // MARK: Level 2 — stores and bundles
 
         /// Named immutable bytes somewhere. Has never heard of a snapshot.
         .target(
-            name: "ObjectStorage", dependencies: ["Transfer", "CSystem", crypto],
+            name: "ObjectStorage", dependencies: ["SnapshotModel", "Transfer", "CSystem", crypto],
             swiftSettings: strict),
 
         /// Turns chunks into one sealed object and back: tar, then zstd, then age.
@@ -102,8 +113,8 @@ let package = Package(
         .executableTarget(
             name: "batchsync",
             dependencies: [
-                "Replication", "SnapshotRepository", "FileTree", "ObjectStorage", "AgeEncryption",
-                "BundleFormat", "SnapshotModel", "CSystem",
+                "Replication", "SnapshotRepository", "FileTree", "ObjectStorage", "Transfer",
+                "Profiles", "AgeEncryption", "BundleFormat", "SnapshotModel", "CSystem",
                 .product(name: "ArgumentParser", package: "swift-argument-parser"),
             ],
             swiftSettings: strict),
@@ -123,9 +134,10 @@ let package = Package(
             path: "Tests/TestSupport",
             swiftSettings: strict),
         .testTarget(
-            name: "SnapshotModelTests", dependencies: ["SnapshotModel"], swiftSettings: strict),
+            name: "SnapshotModelTests", dependencies: ["SnapshotModel"], exclude: ["Fixtures"],
+            swiftSettings: strict),
         .testTarget(
-            name: "AgeEncryptionTests", dependencies: ["AgeEncryption", crypto],
+            name: "AgeEncryptionTests", dependencies: ["AgeEncryption", crypto, cryptoExtras],
             swiftSettings: strict),
         /// The servers and the proxy that other tests talk to, held to what they claim.
         .testTarget(
@@ -133,7 +145,12 @@ let package = Package(
             swiftSettings: strict),
         .testTarget(
             name: "ObjectStorageTests",
-            dependencies: ["ObjectStorage", "Transfer", "TestSupport", "CSystem", crypto],
+            dependencies: [
+                "ObjectStorage", "SnapshotModel", "Transfer", "TestSupport", "CSystem", crypto,
+            ],
+            swiftSettings: strict),
+        .testTarget(
+            name: "ProfilesTests", dependencies: ["Profiles", "SnapshotModel", "TestSupport"],
             swiftSettings: strict),
         .testTarget(
             name: "FileTreeTests", dependencies: ["FileTree", "SnapshotModel", "CSystem"],

@@ -3,7 +3,7 @@ package enum AgeRecipient: Sendable, CustomStringConvertible, CustomDebugStringC
     CustomReflectable
 {
     case x25519(X25519Recipient)
-    /// `workFactor` is the base-two logarithm of scrypt's N; 18 costs 256 MiB and half a second.
+    /// `workFactor` is the base-two logarithm of scrypt's N; 18 costs 90 MB and half a second.
     case scrypt(passphrase: [UInt8], workFactor: Int = AgeRecipient.defaultWorkFactor)
 
     package static let defaultWorkFactor = 18

@@ -1,5 +1,4 @@
 import Crypto
-import CryptoExtras
 
 /// The two native ways of wrapping the file key. Stanzas of other types are kept by type only.
 enum NativeStanza {
@@ -73,7 +72,8 @@ extension AgeHeader.Stanza {
             body: try FileKeyCipher.wrap(fileKey, using: key))
     }
 
-    /// Wraps `fileKey` for whoever knows `passphrase`; costs 2^workFactor KiB of memory.
+    /// Wraps `fileKey` for whoever knows `passphrase`; costs a third of 2^workFactor KiB of
+    /// memory.
     init(
         wrapping fileKey: SymmetricKey, passphrase: [UInt8], workFactor: Int
     ) throws(AgeError) {
@@ -94,22 +94,6 @@ extension X25519 {
         secret.hkdfDerivedSymmetricKey(
             using: SHA256.self, salt: share + recipient,
             sharedInfo: Array("age-encryption.org/v1/X25519".utf8), outputByteCount: 32)
-    }
-}
-
-enum Scrypt {
-    static func wrapKey(
-        _ passphrase: [UInt8], salt: [UInt8], workFactor: Int, _ operation: AgeError.Operation
-    ) throws(AgeError) -> SymmetricKey {
-        do {
-            return try KDF.Scrypt.deriveKey(
-                from: passphrase, salt: Array("age-encryption.org/v1/scrypt".utf8) + salt,
-                outputByteCount: 32, rounds: 1 << workFactor, blockSize: 8, parallelism: 1)
-        } catch {
-            throw AgeError(
-                .excessiveWork, operation, "a scrypt stanza",
-                "work factor \(workFactor) needs \(1 << workFactor) KiB of memory")
-        }
     }
 }
 

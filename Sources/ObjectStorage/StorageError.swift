@@ -84,6 +84,14 @@ package struct StorageError: Error, Sendable, CustomStringConvertible {
         self.hint = hint
     }
 
+    /// The same error, with more to its cause.
+    func adding(_ words: String) -> StorageError {
+        StorageError(
+            kind, operation, key: key, location: location, cause: "\(cause); \(words)",
+            isTransient: isTransient, isOverload: isOverload,
+            retryAfterSeconds: retryAfterSeconds, hint: hint)
+    }
+
     /// One sentence: what could not be done to what, and why.
     package var description: String {
         let place = location.isEmpty ? "the store" : location

@@ -7,16 +7,23 @@ import Synchronization
 /// Sources → a new snapshot. Reads as the flow of the data: walk, diff, read and pack, manifest,
 /// commit.
 package final class Backup {
-    let repository: Repository
-    let options: BackupOptions
+    private(set) var repository: Repository
+    private(set) var options: BackupOptions
+    /// Further stores of the repository that answer.
+    private(set) var replicas: [ReplicaTarget]
+    /// Stores that were lost on the way.
+    private var lost: [StoreOutcome] = []
     let monitor: any Monitor
     let cancellation: Cancellation
 
+    /// - Parameter replicas: Further stores of the same repository. A store that fails stops none of
+    ///   the others.
     package init(
-        _ repository: Repository, options: BackupOptions, monitor: any Monitor,
-        cancellation: Cancellation
+        _ repository: Repository, replicas: [ReplicaTarget] = [], options: BackupOptions,
+        monitor: any Monitor, cancellation: Cancellation
     ) {
         self.repository = repository
+        self.replicas = replicas
         self.options = options
         self.monitor = monitor
         self.cancellation = cancellation
@@ -26,17 +33,86 @@ package final class Backup {
     /// again with a fresh look at the repository: what was stored is used, what is condemned is
     /// packed anew.
     package func run() throws(ReplicationError) -> BackupReport {
+        var brought = try catchUp()
         var attempt = 1
         while true {
-            let run = try BackupRun(self, isRepeated: attempt > 1)
+            var run: BackupRun?
             do throws(ReplicationError) {
-                return try run.perform()
+                let made = try BackupRun(self)
+                run = made
+                var report = try made.perform()
+                for position in report.stores.indices {
+                    guard let early = brought[report.stores[position].location] else { continue }
+                    report.stores[position].broughtSnapshots += early.broughtSnapshots
+                    report.stores[position].copiedBundles += early.copiedBundles
+                    report.stores[position].copiedBytes += early.copiedBytes
+                }
+                report.stores += lost
+                return report
             } catch {
-                guard run.mustRepeat, attempt < 3 else { throw error }
-                attempt += 1
-                monitor.note(
-                    "the repository changed under the run: going over the sources once more")
+                if run?.mustRepeat == true, attempt < 3 {
+                    attempt += 1
+                    monitor.note(
+                        "the repository changed under the run: going over the sources once more")
+                } else if case .repository(.storage) = error.kind, !replicas.isEmpty {
+                    // What the others have got already is in their journals.
+                    monitor.note("\(repository.location): \(error.description)")
+                    monitor.note("going on with \(replicas[0].repository.location)")
+                    lost.append(StoreOutcome(location: repository.location, failure: error))
+                    brought[repository.location] = nil
+                    let next = replicas.removeFirst()
+                    repository = next.repository
+                    options.uploads = next.uploads
+                } else {
+                    throw error
+                }
             }
+        }
+    }
+
+    /// Brings all stores to the same snapshots before the run decides by what they have.
+    private func catchUp() throws(ReplicationError) -> [String: StoreOutcome] {
+        guard !replicas.isEmpty, !options.dryRun else { return [:] }
+        monitor.phase("comparing the stores")
+        var members: [ReplicaCatchUp.Member] = []
+        for repository in [repository] + replicas.map(\.repository) {
+            do throws(ReplicationError) {
+                members.append(try ReplicaCatchUp.Member(repository))
+            } catch {
+                guard case .repository(.storage) = error.kind else { throw error }
+                try lose(repository, error)
+            }
+        }
+        try ReplicaCatchUp(monitor: monitor, cancellation: cancellation).run(&members)
+        return Dictionary(
+            members.map { ($0.repository.location, $0.outcome) },
+            uniquingKeysWith: { first, _ in first })
+    }
+
+    /// Goes on without a store.
+    private func lose(
+        _ store: Repository, _ error: ReplicationError
+    ) throws(ReplicationError) {
+        monitor.note("\(store.location): \(error.description)")
+        lost.append(StoreOutcome(location: store.location, failure: error))
+        if store === repository {
+            guard !replicas.isEmpty else { throw error }
+            let next = replicas.removeFirst()
+            repository = next.repository
+            options.uploads = next.uploads
+        } else {
+            replicas.removeAll { $0.repository === store }
+        }
+    }
+
+    /// Looks at a further store for one pass; nil where it does not answer.
+    func look(at replica: ReplicaTarget) throws(ReplicationError) -> StoreLook? {
+        do throws(ReplicationError) {
+            return try lifted { try StoreLook(replica.repository) }
+        } catch {
+            guard case .repository = error.kind else { throw error }
+            try lose(replica.repository, error)
+            return nil
         }
     }
 }
@@ -51,11 +127,14 @@ final class BackupRun {
 
     // The look at the repository that the run decides by.
     private let condemned: CondemnedView
+    private var replicaLooks: [(target: ReplicaTarget, look: StoreLook)] = []
+    private var replicaRuns: [ReplicaRun] = []
     private let index: ChunkIndex
     private let runIndex: RunIndex
     private let lookedAt: Int64
     private var journalPaths: [String] = []
-    private var resumedBundles = 0
+    /// Bundles that an interrupted run had stored.
+    private var adopted: [SealedBundle] = []
 
     private let began: Timestamp
     private let beganMonotonic: Int64
@@ -65,7 +144,7 @@ final class BackupRun {
     private let roots: [[UInt8]]
     private var notes: [String] = []
 
-    init(_ backup: Backup, isRepeated: Bool) throws(ReplicationError) {
+    init(_ backup: Backup) throws(ReplicationError) {
         self.backup = backup
         repository = backup.repository
         options = backup.options
@@ -83,27 +162,41 @@ final class BackupRun {
         lookedAt = HostClock.monotonic
         let repository = repository
         var damaged: [RepositoryError] = []
-        condemned = try lifted { try CondemnedView.load(repository, damaged: &damaged) }
+        let listing = try lifted { try repository.listAllRecords() }
+        var condemned = try lifted {
+            try CondemnedView.load(repository, in: listing, damaged: &damaged)
+        }
         if let first = damaged.first { throw ReplicationError(first) }
         let left = options.dryRun ? (bundles: [], paths: []) : RunJournal.leftBehind(repository)
         journalPaths = left.paths
-        // A directory is listed in no time, and then a bundle that somebody deleted is missed
-        // before it is relied on.
-        let wantsListing = isRepeated || repository.isLocalStore || !left.bundles.isEmpty
-        let listed = try lifted { wantsListing ? try repository.listBundles() : nil }
-        let condemned = condemned
+        // A bundle that somebody deleted is missed before it is relied on.
+        var listed = try lifted { try repository.listBundles() }
+        var adoptable = listed
+        // What is not on every store that answers, or condemned on one of them, counts as not there.
+        for replica in backup.replicas where !options.dryRun {
+            guard let look = try backup.look(at: replica) else { continue }
+            replicaLooks.append((replica, look))
+            condemned.formUnion(look.condemned)
+            adoptable = adoptable.filter { look.holds($0.key, size: $0.value) }
+            let told = Set(look.index.bundles.map(\.id))
+            listed = listed.filter { told.contains($0.key) && look.holds($0.key, size: $0.value) }
+        }
+        self.condemned = condemned
+        let seen = condemned
+        let present = listed
         let index = try lifted {
-            try ChunkIndex.load(repository, condemned: condemned, listed: listed)
+            try ChunkIndex.load(
+                repository, in: listing, condemned: seen, listed: present)
         }
         self.index = index
         for error in index.damaged { notes.append("index: \(error.description)") }
         runIndex = RunIndex(index)
         for bundle in left.bundles
-        where listed?[bundle.id] == bundle.size && !condemned.bundles.contains(bundle.id)
+        where adoptable[bundle.id] == bundle.size && !condemned.bundles.contains(bundle.id)
             && !index.isUsable(bundle: bundle.id)
         {
             runIndex.adopt(bundle)
-            resumedBundles += 1
+            adopted.append(bundle)
         }
     }
 
@@ -121,10 +214,20 @@ final class BackupRun {
     func perform() throws(ReplicationError) -> BackupReport {
         let run = RunIdentity.make()
         let journal = try lifted { options.dryRun ? nil : try RunJournal(repository, run: run) }
+        replicaRuns = try lifted {
+            try replicaLooks.map {
+                try ReplicaRun(
+                    $0.target.repository, look: $0.look, uploads: $0.target.uploads, run: run)
+            }
+        }
+        replicaLooks = []
+        for replica in replicaRuns {
+            for bundle in adopted { replica.adopt(bundle) }
+        }
         let lease = Lease(
             repository: repository, index: runIndex, run: run, began: began, host: options.host,
             roots: roots,
-            seconds: options.checkpointSeconds)
+            seconds: options.checkpointSeconds, replicas: replicaRuns)
         defer { lease.unfollow() }
         var contentSink: BundleSink?
         var manifestSink: BundleSink?
@@ -135,9 +238,11 @@ final class BackupRun {
         if let journal {
             contentSink = BundleSink(
                 repository, index: runIndex, kind: .content, journal: journal,
+                limits: options.uploads, replicas: replicaRuns, bundleBytes: options.bundleBytes,
                 onStored: { try lease.bundleStored($0) })
             manifestSink = BundleSink(
                 repository, index: runIndex, kind: .manifest, journal: journal,
+                limits: options.uploads, replicas: replicaRuns,
                 onStored: { try lease.bundleStored($0) })
         }
         let chunks = try ManifestChunks(index: runIndex, sink: manifestSink)
@@ -175,14 +280,16 @@ final class BackupRun {
         statistics.durationMilliseconds = Int((HostClock.monotonic - beganMonotonic) / 1_000_000)
         snapshot.statistics = statistics
 
+        var stores: [StoreOutcome] = []
         if !options.dryRun {
             monitor.phase("committing")
             try commit(&snapshot, pass: pass, lease: lease, journal: journal)
+            stores = try commitOnReplicas(snapshot)
         }
         return BackupReport(
             snapshot: snapshot, statistics: statistics, problems: Array(all.prefix(1000)),
             problemCount: all.count,
-            hadCache: pass.hadCache, resumedBundles: resumedBundles, notes: notes)
+            hadCache: pass.hadCache, resumedBundles: adopted.count, notes: notes, stores: stores)
     }
 
     // MARK: Walk and diff
@@ -310,10 +417,13 @@ final class BackupRun {
                 "the index does not say where all of the new manifest lies; nothing was committed",
                 remedy: "run 'batchsync repair index', then the backup again")
         }
-        try check(need)
+        // What was seen counts for half the grace period; what it relies on cannot be deleted before
+        // the whole of it is over.
+        let seenAt = try check(need)
+        let deadline = seenAt + Int64(repository.config.graceSeconds) * 1_000_000_000
         let payload = snapshot.json
         let time = snapshot.time
-        let name = try lifted { try repository.putRecord(.snapshot, time: time, payload) }
+        let name = try lifted { try repository.commit(time: time, payload, by: deadline) }
         snapshot.name = name
         // The snapshot is there. What follows only helps the next run, so it cannot fail this one.
         do {
@@ -328,10 +438,28 @@ final class BackupRun {
         }
     }
 
+    /// Commits on the further stores, each for itself.
+    private func commitOnReplicas(_ snapshot: Snapshot) throws(ReplicationError) -> [StoreOutcome] {
+        var outcomes = [StoreOutcome(location: repository.location, failure: nil)]
+        guard !replicaRuns.isEmpty else { return outcomes }
+        let repository = repository
+        let condemned = condemned
+        let index = try lifted { try ChunkIndex.load(repository, condemned: condemned) }
+        for replica in replicaRuns {
+            outcomes.append(
+                replica.commit(
+                    snapshot, leader: repository, leaderIndex: index, monitor: monitor,
+                    cancellation: backup.cancellation))
+        }
+        return outcomes
+    }
+
     /// The commit rule: all that the snapshot needs is indexed, listed at its length and condemned
     /// by nobody, in a view younger than half the grace period. Its age is counted on a clock that
     /// runs through suspend.
-    private func check(_ need: Set<BundleID>) throws(ReplicationError) {
+    ///
+    /// - Returns: When that view was taken, on that clock.
+    private func check(_ need: Set<BundleID>) throws(ReplicationError) -> Int64 {
         let made = Set(runIndex.madeBundles)
         let repository = repository
         for id in need where !made.contains(id) && !index.isUsable(bundle: id) {
@@ -341,7 +469,8 @@ final class BackupRun {
                 "is needed and not to be relied on; nothing was committed")
         }
         let age = HostClock.monotonic - lookedAt
-        guard age > Int64(repository.config.graceSeconds) * 500_000_000 else { return }
+        guard age > Int64(repository.config.graceSeconds) * 500_000_000 else { return lookedAt }
+        let lookedAgainAt = HostClock.monotonic
         var damaged: [RepositoryError] = []
         let (fresh, listed) = try lifted {
             (try CondemnedView.load(repository, damaged: &damaged), try repository.listBundles())
@@ -355,6 +484,7 @@ final class BackupRun {
                 .other, repository.bundleKey(id),
                 "was condemned or removed while the run went on; nothing was committed")
         }
+        return lookedAgainAt
     }
 
     /// Notes the commit in this host's own files.

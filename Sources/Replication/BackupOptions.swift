@@ -1,3 +1,4 @@
+import BundleFormat
 package import FileTree
 package import SnapshotModel
 package import SnapshotRepository
@@ -40,6 +41,9 @@ package struct BackupOptions: Sendable {
     /// Reads and counts, stores nothing.
     package var dryRun = false
     package var checkpointSeconds = Limits.checkpointSeconds
+    /// Compressed content at which a bundle closes.
+    package var bundleBytes = BundleLimits.bundleBytes
+    package var uploads = UploadLimits.local
     /// Goes into the snapshot as it is.
     package var recordedOptions = JSONValue.object([])
     package var stream: StreamSource?
@@ -63,4 +67,22 @@ package struct BackupReport: Sendable {
     /// Bundles that an interrupted run had stored and this one used.
     package var resumedBundles: Int
     package var notes: [String]
+    /// How it ended on each store of the repository, the leading one first.
+    package var stores: [StoreOutcome] = []
+
+    /// Whether something was left out: a file, or a store.
+    package var isPartial: Bool {
+        problemCount > 0 || stores.contains { $0.failure != nil }
+    }
+}
+
+/// A further store of the repository that a backup goes to.
+package struct ReplicaTarget: Sendable {
+    package let repository: Repository
+    package let uploads: UploadLimits
+
+    package init(_ repository: Repository, uploads: UploadLimits) {
+        self.repository = repository
+        self.uploads = uploads
+    }
 }

@@ -5,8 +5,9 @@ import Synchronization
 
 /// Where compressed frames become stored bundles.
 ///
-/// Whoever brings a frame seals it, one at a time; a thread of its own makes finished bundles
-/// durable: journal first, then the store. At most `Limits.bundlesWaiting` finished bundles wait.
+/// Whoever brings a frame seals it, one at a time. A finished bundle is made durable in the
+/// background, journal first, then the store; where the run has several stores the same spool file
+/// goes to each.
 final class BundleSink: @unchecked Sendable {
     // Sendable: the bundle being made is touched only under `making`.
     private struct Making {
@@ -16,56 +17,50 @@ final class BundleSink: @unchecked Sendable {
         var chunks = 0
     }
 
-    private struct Finished {
-        let bundle: SealedBundle
-        let spool: BundleSpool
-        let ordinal: UInt32
-    }
-
-    private struct Queue {
-        var waiting: [Finished] = []
-        var isStoring = false
-        var isClosed = false
-        var failure: ReplicationError?
-        var storedBytes = 0
-        var bundles = 0
-    }
-
     private let repository: Repository
     private let index: RunIndex
     private let kind: BundleKind
-    private let onStored: @Sendable (SealedBundle) throws -> Void
-    private let journal: RunJournal
+    /// Stored content at which a bundle closes.
+    private let bundleBytes: Int
     private let making = Monitored(Making())
-    private let queue = Monitored(Queue())
-    private var thread: WorkThread?
+    private let uploader: BundleUploader
+    /// One for each further store. What fails there does not stop the run.
+    private let replicas: [(run: ReplicaRun, uploader: BundleUploader)]
 
-    /// - Parameter onStored: Called on the storing thread after a bundle has become durable.
+    /// - Parameter onStored: Called on a storing thread after a bundle has become durable; several
+    ///   threads may call it at once.
     init(
         _ repository: Repository, index: RunIndex, kind: BundleKind, journal: RunJournal,
+        limits: UploadLimits, replicas: [ReplicaRun], bundleBytes: Int = BundleLimits.bundleBytes,
         onStored: @escaping @Sendable (SealedBundle) throws -> Void
     ) {
         self.repository = repository
         self.index = index
         self.kind = kind
-        self.journal = journal
-        self.onStored = onStored
-        thread = WorkThread { [unowned self] in storeAll() }
+        self.bundleBytes = bundleBytes
+        uploader = BundleUploader(limits) { finished in
+            try journal.append(finished.bundle)
+            try repository.putBundle(finished.bundle, spool: finished.spool)
+            index.stored(finished.bundle, as: finished.ordinal)
+            try onStored(finished.bundle)
+        }
+        self.replicas = replicas.map { run in
+            (run, BundleUploader(run.uploads) { try run.store($0) })
+        }
     }
 
-    /// Stores what is waiting and ends the storing thread. Without it both stay for ever, and with
-    /// them the journal, whose lock says that its run is alive: a thread at work keeps its object.
+    /// Stores what is waiting and ends the storing threads. Without it both stay for ever, and with
+    /// them the journal, whose lock says that its run is alive.
     func close() {
-        queue.change { $0.isClosed = true }
-        thread?.join()
-        thread = nil
+        uploader.close()
+        for replica in replicas { replica.uploader.close() }
     }
 
     /// Seals one frame into the current bundle. The frame's bytes may be used again when this
     /// returns.
     func append(_ frame: CompressedFrame) throws(ReplicationError) {
-        if let failure = queue.read({ $0.failure }) { throw failure }
-        let outcome: Result<Finished?, ReplicationError> = making.change { making in
+        if let failure = uploader.failure { throw failure }
+        let outcome: Result<FinishedBundle?, ReplicationError> = making.change { making in
             do {
                 if making.writer == nil {
                     let spool = try repository.makeBundleSpool()
@@ -74,14 +69,15 @@ final class BundleSink: @unchecked Sendable {
                     making.chunks = 0
                     making.writer = try BundleWriter(
                         kind: kind, recipients: repository.contentRecipients,
-                        wantsMD5: repository.wantsMD5,
+                        wantsMD5: repository.wantsMD5
+                            || replicas.contains { $0.run.repository.wantsMD5 },
                         emit: { try spool.append($0) })
                 }
                 guard let writer = making.writer else { return .success(nil) }
                 try writer.append(frame)
                 index.place(frame.chunks, in: making.ordinal)
                 making.chunks += frame.chunks.count
-                guard writer.isFull || making.chunks >= Limits.bundleChunks else {
+                guard writer.plainBytes >= bundleBytes || making.chunks >= Limits.bundleChunks else {
                     return .success(nil)
                 }
                 return .success(try Self.finish(&making))
@@ -92,14 +88,16 @@ final class BundleSink: @unchecked Sendable {
         if let finished = try outcome.get() { enqueue(finished) }
     }
 
-    private static func finish(_ making: inout Making) throws -> Finished? {
+    private static func finish(_ making: inout Making) throws -> FinishedBundle? {
         guard let writer = making.writer, let spool = making.spool else { return nil }
         making.writer = nil
         making.spool = nil
-        return Finished(bundle: try writer.finish(), spool: spool, ordinal: making.ordinal)
+        return FinishedBundle(
+            bundle: try writer.finish(), spool: spool, ordinal: making.ordinal)
     }
 
-    private static func wrap(_ error: any Error) -> ReplicationError {
+    static func wrap(_ error: any Error) -> ReplicationError {
+        if let error = error as? ReplicationError { return error }
         if let error = error as? RepositoryError { return ReplicationError(error) }
         if let error = error as? BundleError {
             if let inner = error.underlying as? RepositoryError { return ReplicationError(inner) }
@@ -108,62 +106,26 @@ final class BundleSink: @unchecked Sendable {
         return ReplicationError(.other, "", "\(error)")
     }
 
-    private func enqueue(_ finished: Finished) {
-        queue.wait { queue -> Void? in
-            if queue.failure != nil { return () }
-            guard queue.waiting.count < Limits.bundlesWaiting else { return nil }
-            queue.waiting.append(finished)
-            return ()
-        }
+    private func enqueue(_ finished: FinishedBundle) {
+        uploader.enqueue(finished)
+        for replica in replicas { replica.uploader.enqueue(finished) }
     }
 
-    private func storeAll() {
-        while true {
-            let next: Finished? = queue.wait { queue -> Finished?? in
-                if !queue.waiting.isEmpty {
-                    queue.isStoring = true
-                    return .some(queue.waiting.removeFirst())
-                }
-                return queue.isClosed ? .some(nil) : nil
-            }
-            guard let next else { return }
-            var failure: ReplicationError?
-            do {
-                try journal.append(next.bundle)
-                try repository.putBundle(next.bundle, spool: next.spool)
-                index.stored(next.bundle, as: next.ordinal)
-                try onStored(next.bundle)
-            } catch {
-                failure = Self.wrap(error)
-            }
-            queue.change { queue in
-                queue.isStoring = false
-                if let failure {
-                    if queue.failure == nil { queue.failure = failure }
-                    queue.waiting.removeAll()
-                } else {
-                    queue.storedBytes += next.bundle.size
-                    queue.bundles += 1
-                }
-            }
-        }
-    }
-
-    /// Finishes the bundle in progress, if there is one, and waits until all are durable.
+    /// Finishes the bundle in progress, if there is one, and waits until all are durable. What a
+    /// further store could not take is that store's failure.
     func flush() throws(ReplicationError) {
-        let outcome: Result<Finished?, ReplicationError> = making.change { making in
+        let outcome: Result<FinishedBundle?, ReplicationError> = making.change { making in
             do { return .success(try Self.finish(&making)) } catch {
                 return .failure(Self.wrap(error))
             }
         }
         if let finished = try outcome.get() { enqueue(finished) }
-        let failure: ReplicationError? = queue.wait { queue -> ReplicationError?? in
-            if let failure = queue.failure { return .some(failure) }
-            return queue.waiting.isEmpty && !queue.isStoring ? .some(nil) : nil
+        if let failure = uploader.drain() { throw failure }
+        for replica in replicas {
+            if let failure = replica.uploader.drain() { replica.run.fail(failure) }
         }
-        if let failure { throw failure }
     }
 
     /// Stored bytes and bundles so far.
-    var stored: (bytes: Int, bundles: Int) { queue.read { ($0.storedBytes, $0.bundles) } }
+    var stored: (bytes: Int, bundles: Int) { uploader.stored }
 }

@@ -65,6 +65,7 @@ final class ContentWorkers: @unchecked Sendable {
     }
 
     let surroundings: Surroundings
+    let linkedFiles = LinkedFiles()
     private let queue: Monitored<Queue>
     private var threads: [WorkThread] = []
 
@@ -288,9 +289,35 @@ final class ContentWorker {
         return entry
     }
 
+    /// A file with several names is read at the first of them.
     private func readFile(
         _ item: ContentPart.Item, path: [UInt8], name: UnsafePointer<CChar>
     ) throws(ReplicationError) -> Entry? {
+        guard item.status.links > 1 else {
+            return try readFileItself(item, path: path, name: name).entry
+        }
+        switch workers.linkedFiles.claim(item.status) {
+        case .known(var entry):
+            entry.path = path
+            entry.fileSystem = item.fileSystem
+            around.monitor.counts.bytes.add(Int(clamping: entry.size), ordering: .relaxed)
+            return entry
+        case .unknown:
+            return try readFileItself(item, path: path, name: name).entry
+        case .first:
+            var outcome: (opened: FileStatus, entry: Entry)?
+            defer { workers.linkedFiles.finish(item.status, outcome) }
+            let read = try readFileItself(item, path: path, name: name)
+            if let entry = read.entry, let opened = read.settled { outcome = (opened, entry) }
+            return read.entry
+        }
+    }
+
+    /// - Returns: The entry, nil where the file could not be kept; and how the file was when it was
+    ///   opened, where it was kept whole and without a problem.
+    private func readFileItself(
+        _ item: ContentPart.Item, path: [UInt8], name: UnsafePointer<CChar>
+    ) throws(ReplicationError) -> (entry: Entry?, settled: FileStatus?) {
         var attempt = 1
         do {
             while true {
@@ -309,7 +336,7 @@ final class ContentWorker {
                     for problem in problems {
                         around.problems.add(path, .metadata, problem.message)
                     }
-                    return entry
+                    return (entry, problems.isEmpty ? status : nil)
                 }
                 if attempt >= Limits.readAttempts {
                     // Kept as it was read, with a mark: better an uncertain copy than none.
@@ -318,7 +345,7 @@ final class ContentWorker {
                     around.problems.add(
                         path, .changed,
                         "changed while it was read, \(attempt) times; the copy may be a mixture")
-                    return entry
+                    return (entry, nil)
                 }
                 attempt += 1
             }
@@ -330,7 +357,7 @@ final class ContentWorker {
                 default: .unreadable
                 }
             around.problems.add(path, kind, error.description)
-            return nil
+            return (nil, nil)
         } catch let error as ReplicationError {
             throw error
         } catch {
@@ -507,10 +534,10 @@ final class ContentWorker {
         let maximum = around.chunker.parameters.maximum
         while !isAtEnd || buffer.count > 0 {
             while !isAtEnd, buffer.count < Limits.readBufferBytes {
-                try around.cancellation.check()
                 let room = UnsafeMutableRawBufferPointer(
                     start: buffer.base + buffer.count, count: Limits.readBufferBytes - buffer.count)
-                let got = StreamReading.read(descriptor, into: room)
+                let got = try StreamReading.read(
+                    descriptor, into: room, cancellation: around.cancellation)
                 guard got >= 0 else {
                     throw ReplicationError(
                         .files, "standard input", "cannot be read (error \(-got))")

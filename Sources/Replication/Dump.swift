@@ -288,11 +288,11 @@ private final class DumpOutput {
             if count < 0 {
                 let code = errno
                 if code == EINTR { continue }
+                guard code != EPIPE else {
+                    throw ReplicationError(.outputClosed, "the output", "whoever read it has gone")
+                }
                 throw ReplicationError(
-                    .files, "the output",
-                    code == EPIPE
-                        ? "whoever read it has gone"
-                        : "cannot be written: \(FileTreeError.text(of: code))")
+                    .files, "the output", "cannot be written: \(FileTreeError.text(of: code))")
             }
             done += count
         }

@@ -117,20 +117,7 @@ final class InspectCursor {
 
     /// The path of a line, in place where it stands there plainly. Valid until the next call.
     func path(of line: UnsafeRawBufferPointer) -> UnsafeRawBufferPointer {
-        let prefix: StaticString = "{\"path\":\""
-        let count = prefix.utf8CodeUnitCount
-        let start = UnsafeRawBufferPointer(start: prefix.utf8Start, count: count)
-        if line.count > count, Memory.equal(UnsafeRawBufferPointer(rebasing: line[..<count]), start)
-        {
-            var end = count
-            while end < line.count, line[end] != 0x22, line[end] != 0x5C { end += 1 }
-            if end < line.count, line[end] == 0x22 {
-                return UnsafeRawBufferPointer(rebasing: line[count..<end])
-            }
-        }
-        scratch.removeAll()
-        if let entry = EntryCodec.read(line) { scratch.append(entry.path) }
-        return scratch.bytes
+        EntryCodec.path(of: line, scratch: scratch)
     }
 
     func entry(_ line: UnsafeRawBufferPointer) throws(RepositoryError) -> Entry {

@@ -18,6 +18,7 @@ final class Lease: @unchecked Sendable {
     private let repository: Repository
     private let index: RunIndex
     private let seconds: Int
+    private let replicas: [ReplicaRun]
     private let state: Mutex<State>
     /// The name of the record that lies in the store. Held while it is renewed: two threads
     /// renewing at once would each replace the same one, and one of theirs would stay behind.
@@ -25,11 +26,12 @@ final class Lease: @unchecked Sendable {
 
     init(
         repository: Repository, index: RunIndex, run: String, began: Timestamp, host: String,
-        roots: [[UInt8]], seconds: Int
+        roots: [[UInt8]], seconds: Int, replicas: [ReplicaRun]
     ) {
         self.repository = repository
         self.index = index
         self.seconds = seconds
+        self.replicas = replicas
         state = Mutex(
             State(
                 record: RunRecord(run: run, started: began, host: host, roots: roots),
@@ -94,14 +96,19 @@ final class Lease: @unchecked Sendable {
             name = try record.store(
                 in: repository, time: Timestamp(nanosecondsSince1970: HostClock.now),
                 replacing: name)
+            for replica in replicas { replica.renew(record) }
         }
     }
 
     /// Puts what is durable and not yet indexed into an index record.
     func flushIndex() throws {
         guard let taken = index.takeLines() else { return }
-        let name = try repository.putRecord(.index, time: nil, payload: taken.lines.bytes)
-        try index.indexed(taken.lines, bundles: taken.bundles, as: name, in: repository)
+        let record = try repository.seal(.index, time: nil, payload: taken.lines.bytes)
+        try repository.put(record)
+        try index.indexed(taken.lines, bundles: taken.bundles, as: record.name, in: repository)
+        for replica in replicas {
+            replica.take(record, bundles: taken.bundles, lines: Array(taken.lines.bytes))
+        }
     }
 
     /// The run has committed or given up its claim.

@@ -16,8 +16,14 @@ package enum Limits {
     static let bundleChunks = 96 << 10
     /// Finished bundles waiting to be stored.
     static let bundlesWaiting = 2
+    /// Spool files for a store that is not a directory of this host, beside which reading goes on
+    /// while the line is slow.
+    package static let spoolBytes = 1 << 30
     /// A file that changes while it is read is read this often before it is kept with a mark.
     static let readAttempts = 3
+    /// What is remembered of files with several names until the last of them has come: some
+    /// thousand of them.
+    static let linkedFileBytes = 8 << 20
     /// Bytes read at once from a large file. At least the largest chunk, so that a cut never
     /// depends on where a read ended.
     static let readBufferBytes = 2 << 20
@@ -31,4 +37,30 @@ package enum Limits {
     static let racySeconds: Int64 = 2
     /// Problems are stored in pieces of this size.
     static let problemPieceBytes = 256 << 10
+}
+
+/// How many bundles leave at once, and how many may wait for it.
+package struct UploadLimits: Sendable {
+    /// Threads that store finished bundles; what the store really bears at once is for the store's
+    /// own wrapper to find out.
+    package var threads: Int
+    package var bundlesWaiting: Int
+    /// Bytes of finished bundles in spool files. The one being made and one being stored are
+    /// allowed in any case.
+    package var spoolBytes: Int
+
+    /// A directory is as fast as its disk: one writer, and what waits would only take memory.
+    package static let local = UploadLimits(
+        threads: 1, bundlesWaiting: Limits.bundlesWaiting, spoolBytes: .max)
+
+    /// A line has latency and moods.
+    package static func remote(threads: Int, spoolBytes: Int = Limits.spoolBytes) -> UploadLimits {
+        UploadLimits(threads: threads, bundlesWaiting: .max, spoolBytes: spoolBytes)
+    }
+
+    package init(threads: Int, bundlesWaiting: Int, spoolBytes: Int) {
+        self.threads = threads
+        self.bundlesWaiting = bundlesWaiting
+        self.spoolBytes = spoolBytes
+    }
 }

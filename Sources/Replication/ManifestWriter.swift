@@ -104,37 +104,18 @@ final class ManifestWriter: @unchecked Sendable {
         while let end = JSONLines.lineEnd(bytes, from: start) {
             let line = UnsafeRawBufferPointer(rebasing: bytes[start...end])
             if segmentIsEmpty {
-                first = Array(path(of: line))
+                first = Array(EntryCodec.path(of: line, scratch: scratchPath))
                 segmentIsEmpty = false
             }
             segment.append(line)
             start = end + 1
             if segment.count >= ManifestLimits.segmentMinimumBytes,
-                ManifestLimits.segmentEnds(bytes: segment.count, path: path(of: line))
+                ManifestLimits.segmentEnds(
+                    bytes: segment.count, path: EntryCodec.path(of: line, scratch: scratchPath))
             {
                 try endSegment()
             }
         }
-    }
-
-    /// The path of a line: in place where it stands there plainly.
-    private func path(of line: UnsafeRawBufferPointer) -> UnsafeRawBufferPointer {
-        let prefix: StaticString = "{\"path\":\""
-        let count = prefix.utf8CodeUnitCount
-        if line.count > count,
-            Memory.equal(
-                UnsafeRawBufferPointer(rebasing: line[..<count]),
-                UnsafeRawBufferPointer(start: prefix.utf8Start, count: count))
-        {
-            var end = count
-            while end < line.count, line[end] != 0x22, line[end] != 0x5C { end += 1 }
-            if end < line.count, line[end] == 0x22 {
-                return UnsafeRawBufferPointer(rebasing: line[count..<end])
-            }
-        }
-        scratchPath.removeAll()
-        if let entry = EntryCodec.read(line) { scratchPath.append(entry.path) }
-        return scratchPath.bytes
     }
 
     private func endSegment() throws(ReplicationError) {

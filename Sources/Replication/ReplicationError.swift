@@ -13,6 +13,8 @@ package struct ReplicationError: Error, Sendable, CustomStringConvertible {
         case interrupted
         /// A program that was started failed.
         case command
+        /// Whoever read the output has gone, as `head` does.
+        case outputClosed
         case other
     }
 

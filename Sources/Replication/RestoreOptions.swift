@@ -28,7 +28,8 @@ package struct RestoreOptions: Sendable {
     package var dryRun = false
     /// Reads every written file back and compares the digests of its chunks.
     package var verify = false
-    package var threads = 2
+    /// Threads that fetch, open and write; nil for two, or more where each fetch is a round trip.
+    package var threads: Int?
 
     package init() {}
 }

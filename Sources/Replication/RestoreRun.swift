@@ -54,7 +54,8 @@ final class RestoreRun {
         manifest = RestoreManifest(
             context.snapshot, fetcher: fetcher, selected: selected, outcome: context.outcome)
         var workers: [RestoreWorker] = []
-        for _ in 0..<max(context.options.threads, 1) {
+        let threads = context.options.threads ?? (context.repository.isLocalStore ? 2 : 6)
+        for _ in 0..<max(threads, 1) {
             workers.append(try RestoreWorker(context))
         }
         self.workers = workers

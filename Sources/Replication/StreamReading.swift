@@ -3,12 +3,25 @@ import Glibc
 
 /// Reading what comes from another program.
 enum StreamReading {
-    /// Bytes read, 0 at the end, or the negated errno.
-    static func read(_ descriptor: Int32, into buffer: UnsafeMutableRawBufferPointer) -> Int {
+    /// How long a program may be silent before the reader looks whether it shall stop: a signal may
+    /// arrive in any thread, so the wait by itself need not end with it.
+    private static let patienceMilliseconds: Int32 = 200
+
+    /// Bytes read, 0 at the end, or the negated errno. Throws where the run was asked to stop, also
+    /// at the end: a signal to a whole pipeline ends the writer too, and its half is no content.
+    static func read(
+        _ descriptor: Int32, into buffer: UnsafeMutableRawBufferPointer, cancellation: Cancellation
+    ) throws(ReplicationError) -> Int {
         while true {
+            try cancellation.check()
+            var waiting = pollfd(fd: descriptor, events: Int16(POLLIN), revents: 0)
+            let ready = poll(&waiting, 1, patienceMilliseconds)
+            if ready == 0 || ready < 0 && errno == EINTR { continue }
             let count = Glibc.read(descriptor, buffer.baseAddress, buffer.count)
-            if count >= 0 { return count }
-            if errno != EINTR { return -Int(errno) }
+            if count < 0, errno == EINTR { continue }
+            let code = errno
+            try cancellation.check()
+            return count >= 0 ? count : -Int(code)
         }
     }
 }

@@ -20,7 +20,7 @@ package final class Verify {
         repository: Repository, options: VerifyOptions, monitor: any Monitor,
         cancellation: Cancellation
     ) {
-        self.repository = repository
+        self.repository = repository.readingStore
         self.options = options
         self.monitor = monitor
         self.cancellation = cancellation
@@ -52,6 +52,7 @@ package final class Verify {
         report.bundleBytes = structure.listed.values.reduce(0, +)
         (report.orphans, report.orphanBytes) = structure.orphans
 
+        try compareDigests(structure)
         var bad = VerifyBadPlaces()
         let data = VerifyData(
             repository: repository, structure: structure, monitor: monitor,
@@ -117,23 +118,23 @@ package final class Verify {
     }
 
     private func checkRecovery() {
-        let remedy =
-            "do not run it; this release brings its own: compare with another copy of the repository"
         do {
-            let state = try Recovery.isIntact(in: repository)
-            if !state.isThere {
+            switch try Recovery.find(in: repository) {
+            case .released: break
+            case .missing:
                 report.findings.append(
                     VerifyFinding(
                         .recovery, "recover.py",
                         "is missing: the repository would be harder to open without batchsync",
                         remedy: "copy it back from another repository"))
-            } else if !state.isOurs {
-                let digest = state.digest.map { $0.description } ?? "?"
+            case .foreign(let digest):
                 report.findings.append(
                     VerifyFinding(
                         .recovery, "recover.py",
-                        "is not the program that this release writes (SHA-256 \(digest), ours \(Recovery.digest))",
-                        remedy: remedy))
+                        "is no program that this release or an earlier one writes (SHA-256 \(digest), ours \(Recovery.digest))",
+                        remedy:
+                            "do not run it; this release brings its own: compare with another copy of the repository"
+                    ))
             }
         } catch {
             report.findings.append(VerifyStructure.finding(error, "recover.py"))
@@ -156,6 +157,32 @@ package final class Verify {
                 remedy:
                     "compare with another copy of the repository, and find out who can write to this one"
             ))
+    }
+
+    // MARK: What the store says of stored bytes
+
+    private func compareDigests(_ structure: VerifyStructure) throws(ReplicationError) {
+        guard !repository.isLocalStore || options.hashesRemotely else { return }
+        guard !options.hashesRemotely || repository.storeComputesDigests else {
+            throw ReplicationError(
+                .usage, "", "this store cannot compute checksums where the objects lie",
+                remedy: "leave --remote-hash out, or read the data back with --read-data")
+        }
+        let (counts, damaged) = try VerifyDigests(
+            repository: repository, structure: structure, monitor: monitor,
+            cancellation: cancellation
+        ).run(remotely: options.hashesRemotely)
+        report.comparedByMD5 = counts.byMD5
+        report.comparedBySHA256 = counts.bySHA256
+        report.computedRemotely = counts.computedRemotely
+        report.uncompared = counts.uncompared
+        for (id, message) in damaged.sorted(by: { $0.key < $1.key }) {
+            report.findings.append(
+                VerifyFinding(
+                    .bundleDamaged, repository.bundleKey(id), message,
+                    remedy: "copy it back from another copy of the repository",
+                    snapshots: structure.snapshots(needing: id)))
+        }
     }
 
     // MARK: Stored bytes

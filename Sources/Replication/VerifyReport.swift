@@ -27,6 +27,8 @@ package struct VerifyOptions: Sendable {
 
     /// Nil: structure only.
     package var readData: Share?
+    /// Whether the store is to compute SHA-256 sums of all bundles where they lie.
+    package var hashesRemotely = false
     /// Name of this host, for the record of what was read.
     package var host: String
     package var now: Timestamp
@@ -117,6 +119,13 @@ package struct VerifyReport: Sendable {
     /// Bundles that no snapshot needs: from runs in progress, or for prune to remove. No damage.
     package var orphans = 0
     package var orphanBytes = 0
+    /// Bundles that were compared with what the store says of their bytes, without being read: by
+    /// the MD5 of its listing, by a SHA-256 it keeps, by one it computed now; and those of which it
+    /// says nothing.
+    package var comparedByMD5 = 0
+    package var comparedBySHA256 = 0
+    package var computedRemotely = 0
+    package var uncompared = 0
     /// Whether manifests were read, so that findings name files.
     package var manifestsRead = false
     package var segments = 0

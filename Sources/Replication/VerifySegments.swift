@@ -66,13 +66,14 @@ final class VerifySegments {
     private func checkEntries(_ segment: VerifyManifests.Segment, hasLine: Bool) {
         var previous: [UInt8] = []
         var count = 0
+        var entry = Entry(path: [], kind: .file)
         let isWhole = JSONLines.forEach(bytes.bytes) { line in
-            guard let entry = EntryCodec.read(line) else { return false }
+            guard EntryCodec.read(line, into: &entry) else { return false }
             let isInOrder =
                 count == 0
                 ? entry.path == segment.first : EntryPath.compare(previous, entry.path) < 0
             guard isInOrder else { return false }
-            previous = entry.path
+            previous.replaceSubrange(0..., with: entry.path)
             count += 1
             if entry.kind == .file { check(entry, hasLine: hasLine) }
             return true

@@ -103,6 +103,8 @@ struct VerifyStructure: Sendable {
     let audit: VerifyIndexAudit
     /// Stored bytes of each bundle that is there.
     let listed: [BundleID: Int]
+    /// The MD5 of each bundle's bytes where the listing shows it.
+    let md5s: [BundleID: [UInt8]]
     /// Bundles that some snapshot needs, by number.
     let needed: [BundleID]
     /// For each snapshot of the catalog, the numbers of the bundles that it needs.
@@ -121,15 +123,15 @@ struct VerifyStructure: Sendable {
         var findings: [VerifyFinding] = []
         monitor.phase("snapshots")
         var names: Set<RecordName> = []
+        let listing = try lifted { try repository.listAllRecords() }
         for type in RecordType.allCases where type != .run && type != .verified {
-            let listed = try lifted { try repository.listRecords(type) }
-            for (name, _, _) in listed { names.insert(name) }
+            names.formUnion(listing.names(type))
         }
-        var catalog = try lifted { try SnapshotCatalog.load(repository) }
+        var catalog = try lifted { try SnapshotCatalog.load(repository, in: listing) }
         for error in catalog.damaged { findings.append(Self.finding(error)) }
         var read = names.count { $0.type != .index }
         for type in [RecordType.run, .verified] {
-            for (name, _, _) in try lifted({ try repository.listRecords(type) }) {
+            for name in listing.names(type) {
                 try cancellation.check()
                 do {
                     _ = try repository.readJSON(name)
@@ -169,7 +171,14 @@ struct VerifyStructure: Sendable {
             audit.close()
         }
         monitor.phase("bundles")
-        let listed = try lifted { try repository.listBundles() }
+        var listed: [BundleID: Int] = [:]
+        var md5s: [BundleID: [UInt8]] = [:]
+        try lifted {
+            try repository.listBundles { id, size, md5 in
+                listed[id] = size
+                md5s[id] = md5
+            }
+        }
         let index = try lifted {
             try ChunkIndex.load(repository, condemned: catalog.condemned, listed: listed)
         }
@@ -210,6 +219,7 @@ struct VerifyStructure: Sendable {
         self.index = index
         self.audit = audit
         self.listed = listed
+        self.md5s = md5s
         self.needed = needed
         self.needs = needs
         self.numbers = numbers

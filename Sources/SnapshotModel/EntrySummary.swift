@@ -42,104 +42,41 @@ package struct EntrySummary {
     }
 
     private mutating func readFast(_ line: UnsafeRawBufferPointer) -> Bool {
-        guard let base = line.baseAddress else { return false }
-        var end = line.count
-        if end > 0, base.load(fromByteOffset: end - 1, as: UInt8.self) == 0x0A { end -= 1 }
-        var at = 0
-
-        @inline(__always)
-        func byte(_ index: Int) -> UInt8 { base.load(fromByteOffset: index, as: UInt8.self) }
-
-        @inline(__always)
-        func expect(_ text: StaticString) -> Bool {
-            let count = text.utf8CodeUnitCount
-            guard at + count <= end else { return false }
-            for index in 0..<count where text.utf8Start[index] != byte(at + index) { return false }
-            at += count
-            return true
-        }
-
-        @inline(__always)
-        func number() -> UInt64? {
-            var value: UInt64 = 0
-            let start = at
-            while at < end, byte(at) &- 48 < 10 {
-                value = value &* 10 &+ UInt64(byte(at) - 48)
-                at += 1
-            }
-            return at > start && at - start <= 20 ? value : nil
-        }
-
-        @inline(__always)
-        func skipText() -> Bool {
-            while at < end, byte(at) != 0x22 {
-                if byte(at) == 0x5C { at += 1 }
-                at += 1
-            }
-            at += 1
-            return at <= end
-        }
-
-        @inline(__always)
-        func time() -> Timestamp? {
-            let start = at
-            while at < end, byte(at) != 0x22 { at += 1 }
-            guard at < end else { return nil }
-            let value = Timestamp(text: UnsafeRawBufferPointer(rebasing: line[start..<at]))
-            at += 1
-            return value
-        }
-
-        guard expect("{\"path\":\"") else { return false }
-        let pathStart = at
-        while at < end, byte(at) != 0x22 {
-            if byte(at) == 0x5C { return false }
-            at += 1
-        }
-        pathRange = pathStart..<at
+        guard var cursor = LineCursor(line), cursor.take("{\"path\":\"") else { return false }
+        let pathStart = cursor.position
+        guard let path = cursor.text() else { return false }
+        pathRange = pathStart..<pathStart + path.count
         pathIsPlain = true
-        guard expect("\",\"type\":\"") else { return false }
-        let typeStart = at
-        while at < end, byte(at) != 0x22 { at += 1 }
-        guard let type = EntryKind(name: UnsafeRawBufferPointer(rebasing: line[typeStart..<at]))
+        guard cursor.take(",\"type\":\""), let kind = cursor.kind(),
+            cursor.take(",\"mode\":\""), let mode = cursor.octal(),
+            cursor.take(",\"uid\":"), let uid = cursor.word(),
+            cursor.take(",\"gid\":"), let gid = cursor.word()
         else { return false }
-        kind = type
-        guard expect("\",\"mode\":\"") else { return false }
-        mode = 0
-        while at < end, byte(at) != 0x22 {
-            mode = mode << 3 | UInt32(byte(at) & 7)
-            at += 1
-        }
-        guard expect("\",\"uid\":"), let uid = number(), expect(",\"gid\":"), let gid = number()
-        else { return false }
-        self.uid = UInt32(truncatingIfNeeded: uid)
-        self.gid = UInt32(truncatingIfNeeded: gid)
-        if expect(",\"user\":\"") { guard skipText() else { return false } }
-        if expect(",\"group\":\"") { guard skipText() else { return false } }
+        self.kind = kind
+        self.mode = mode
+        self.uid = uid
+        self.gid = gid
+        if cursor.take(",\"user\":\"") { guard cursor.text() != nil else { return false } }
+        if cursor.take(",\"group\":\"") { guard cursor.text() != nil else { return false } }
         size = 0
         if kind == .file {
-            guard expect(",\"size\":"), let size = number() else { return false }
+            guard cursor.take(",\"size\":"), let size = cursor.number() else { return false }
             self.size = size
         }
-        guard expect(",\"mtime\":\""), let mtime = time(), expect(",\"ctime\":\""),
-            let ctime = time()
+        guard cursor.take(",\"mtime\":\""), let mtime = cursor.time(),
+            cursor.take(",\"ctime\":\""), let ctime = cursor.time()
         else { return false }
         self.mtime = mtime
         self.ctime = ctime
-        if expect(",\"btime\":\"") { guard time() != nil else { return false } }
-        guard expect(",\"fs\":"), let fileSystem = number(), expect(",\"ino\":"),
-            let inode = number()
+        if cursor.take(",\"btime\":\"") { guard cursor.time() != nil else { return false } }
+        guard cursor.take(",\"fs\":"), let fileSystem = cursor.word(),
+            cursor.take(",\"ino\":"), let inode = cursor.number()
         else { return false }
-        self.fileSystem = UInt32(truncatingIfNeeded: fileSystem)
+        self.fileSystem = fileSystem
         self.inode = inode
         // The mark stands last; a quote before it keeps a name that ends alike from looking like
         // it.
-        isUnsettled = false
-        let mark: StaticString = ",\"unsettled\":true}"
-        if end >= mark.utf8CodeUnitCount {
-            at = end - mark.utf8CodeUnitCount
-            isUnsettled = expect(mark)
-        }
+        isUnsettled = cursor.endsWith(",\"unsettled\":true}")
         return true
     }
 }

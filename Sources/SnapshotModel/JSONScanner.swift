@@ -110,7 +110,7 @@ package struct JSONScanner {
     /// Whether one of the eight bytes is `"`, `\` or below 0x20 (the classic test for a zero byte,
     /// three times).
     @inline(__always)
-    private static func holdsSpecial(_ word: UInt64) -> Bool {
+    static func holdsSpecial(_ word: UInt64) -> Bool {
         let ones: UInt64 = 0x0101_0101_0101_0101
         let highs: UInt64 = 0x8080_8080_8080_8080
         let quote = word ^ (ones &* 0x22)

@@ -23,17 +23,33 @@ package enum Hex {
         }
     }
 
+    /// Sixteen digits as one word; false where one of them is no lower-case hex digit.
     @inline(__always)
     static func word(_ source: UnsafeRawPointer, _ word: inout UInt64) -> Bool {
-        var result: UInt64 = 0
-        var bad: UInt64 = 0
-        for index in 0..<16 {
-            let digit = value(source.load(fromByteOffset: index, as: UInt8.self))
-            bad |= digit
-            result = result << 4 | (digit & 15)
+        guard let high = half(source.loadUnaligned(as: UInt64.self)),
+            let low = half(source.loadUnaligned(fromByteOffset: 8, as: UInt64.self))
+        else { return false }
+        word = high << 32 | low
+        return true
+    }
+
+    /// Eight digits at once, each in its byte: the low four bits, and nine more for a letter, are
+    /// its value, and a digit is lower-case hex where its value gives the digit back.
+    @inline(__always)
+    private static func half(_ word: UInt64) -> UInt64? {
+        let digits = UInt64(bigEndian: word)
+        let ones: UInt64 = 0x0101_0101_0101_0101
+        let values = (digits & 0x0F0F_0F0F_0F0F_0F0F) &+ (digits >> 6 & ones) &* 9
+        let isLetter = (values &+ ones &* 6) >> 4 & ones
+        guard values & 0xF0F0_F0F0_F0F0_F0F0 == 0,
+            values &+ ones &* 0x30 &+ isLetter &* 39 == digits
+        else {
+            return nil
         }
-        word = result
-        return bad < 16
+        // Neighbours are put together in pairs, the pairs in fours, the fours in one.
+        var packed = (values | values >> 4) & 0x00FF_00FF_00FF_00FF
+        packed = (packed | packed >> 8) & 0x0000_FFFF_0000_FFFF
+        return (packed | packed >> 16) & 0xFFFF_FFFF
     }
 
     package static func text(_ bytes: [UInt8]) -> String {

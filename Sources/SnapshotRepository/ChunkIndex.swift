@@ -52,11 +52,13 @@ package final class ChunkIndex: Sendable {
 
     /// Loads the index. Where `condemned` is given, bundles it names are not offered for reuse;
     /// where `listed` is given, only bundles that the store lists at the indexed length are.
+    ///
+    /// - Parameter listing: The look at the store to go by; a fresh one where there is none.
     package static func load(
-        _ repository: Repository, condemned: CondemnedView = CondemnedView(),
-        listed: [BundleID: Int]? = nil
+        _ repository: Repository, in listing: RecordListing? = nil,
+        condemned: CondemnedView = CondemnedView(), listed: [BundleID: Int]? = nil
     ) throws(RepositoryError) -> ChunkIndex {
-        let records = try repository.listRecords(.index).map(\.name)
+        let records = try repository.look(listing, at: .index).names(.index)
         let wanted = Set(records.map(\.id))
         let folder = folder(repository)
         try LocalFile.makeDirectory(folder)
@@ -127,10 +129,18 @@ package final class ChunkIndex: Sendable {
     }
 
     private static func folder(_ repository: Repository) -> String {
-        repository.cachePath + "/index"
+        repository.storeCachePath + "/index"
     }
     private static func path(of record: RecordName, in folder: String) -> String {
         folder + "/\(record.id).table"
+    }
+
+    /// Keeps what an index record says that this host has just put, so that it need not be fetched.
+    package static func noteRecord(
+        _ payload: UnsafeRawBufferPointer, record: RecordName, of repository: Repository
+    ) throws(RepositoryError) {
+        try LocalFile.makeDirectory(folder(repository))
+        _ = try add(payload, record: record, to: repository)
     }
 
     /// Turns the payload of one index record into a table in the cache.

@@ -182,15 +182,43 @@ package struct HostDirectories: Sendable {
             fallback: ".local/state")
     }
 
-    /// Where this host notes that the repository at `location` was an encrypted one.
-    func encryptionPath(_ location: String) -> String {
+    /// One name for a place, however it is written.
+    private func digest(ofPlace location: String) -> RecordID {
         var place = location
         if let resolved = realpath(location, nil) {
             place = String(cString: resolved)
             free(resolved)
         }
-        let digest: RecordID = Authentication.digest(Array(place.utf8))
-        return "\(configuration)/encrypted/\(digest)"
+        return Authentication.digest(Array(place.utf8))
+    }
+
+    /// Where this host notes that the repository at `location` was an encrypted one.
+    func encryptionPath(_ location: String) -> String {
+        "\(configuration)/encrypted/\(digest(ofPlace: location))"
+    }
+
+    /// A file name that stands for a place.
+    package func placeName(_ location: String) -> String {
+        String(digest(ofPlace: location).description.prefix(16))
+    }
+
+    private func replicaNote(_ repository: RepositoryID, _ location: String) -> String {
+        "\(statePath(repository))/replicas/\(placeName(location))/location"
+    }
+
+    /// Notes that the store at `location` is a second one of its repository, so that what this host
+    /// keeps of the two does not get mixed up. A note that cannot be written costs time, not truth.
+    package func noteReplica(_ repository: RepositoryID, at location: String) {
+        let path = replicaNote(repository, location)
+        guard !LocalFile.exists(path) else { return }
+        try? LocalFile.write(Array((location + "\n").utf8), to: path)
+    }
+
+    /// What is appended to the folders of a repository for the store at `location`: nothing, unless
+    /// it was noted as a second one.
+    func replicaFolder(_ repository: RepositoryID, at location: String) -> String {
+        guard LocalFile.exists(replicaNote(repository, location)) else { return "" }
+        return "/replicas/" + placeName(location)
     }
 
     /// Notes whether the repository at `location` is encrypted, so that whoever has the store

@@ -91,6 +91,7 @@ package final class ManifestReader {
         try bytes.withRawBytes { (bytes) throws(RepositoryError) -> Bool in
             var start = 0
             var number = 0
+            var entry = Entry(path: [], kind: .file)
             while start < bytes.count {
                 number += 1
                 guard let end = JSONLines.lineEnd(bytes, from: start) else {
@@ -98,7 +99,7 @@ package final class ManifestReader {
                         "manifest segment \(id)", "its last line is cut short")
                 }
                 let line = UnsafeRawBufferPointer(rebasing: bytes[start..<end])
-                guard let entry = EntryCodec.read(line) else {
+                guard EntryCodec.read(line, into: &entry) else {
                     throw RepositoryError.damaged(
                         "manifest segment \(id)", "line \(number) is not an entry of format 1")
                 }

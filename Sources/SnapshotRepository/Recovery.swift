@@ -6,23 +6,40 @@ package enum Recovery {
     package static let program = bytes(RecoveryText.program)
     package static let page = bytes(RecoveryText.page)
 
+    /// SHA-256 of each `recover.py` that `init` has ever written, the newest first: a repository
+    /// keeps the one that it was made with. Whoever changes the program adds a line; none is ever
+    /// taken away.
+    static let released = [
+        "fde1cb72082c0614ed22e5154f0e413ec0a1eeaa5a5d399b63ead4f0d5c3ae96"
+    ]
+
     private static func bytes(_ text: StaticString) -> [UInt8] {
         Array(UnsafeBufferPointer(start: text.utf8Start, count: text.utf8CodeUnitCount))
     }
 
     package static var digest: RecordID { Authentication.digest(program) }
 
-    /// Whether the copy in the repository is the one this release writes; nil where it is missing.
-    package static func isIntact(in repository: Repository) throws(RepositoryError) -> (
-        isThere: Bool, isOurs: Bool, digest: RecordID?
-    ) {
+    /// What stands in a repository as `recover.py`.
+    package enum Found: Sendable, Equatable {
+        /// A program that this release or an earlier one writes.
+        case released
+        case missing
+        case foreign(RecordID)
+    }
+
+    package static func find(in repository: Repository) throws(RepositoryError) -> Found {
         do {
-            let bytes = try repository.readObject(
-                RepositoryLayout.recoverProgram.text, maximumBytes: 16 << 20)
-            return (true, bytes == program, Authentication.digest(bytes))
+            return judge(
+                try repository.readObject(
+                    RepositoryLayout.recoverProgram.text, maximumBytes: 16 << 20))
         } catch {
             guard error.kind == .storage else { throw error }
-            return (false, false, nil)
+            return .missing
         }
+    }
+
+    static func judge(_ program: [UInt8], among released: [String] = released) -> Found {
+        let digest: RecordID = Authentication.digest(program)
+        return released.contains(digest.description) ? .released : .foreign(digest)
     }
 }

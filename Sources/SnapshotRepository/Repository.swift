@@ -40,10 +40,14 @@ package final class Repository: Sendable {
     package let directories: HostDirectories
     let store: any ObjectStore
     let layout: RepositoryLayout
+    /// Whether small records are kept in this host's cache: where a read costs a round trip.
+    let cachesRecords: Bool
+    /// Empty, or for a second store of the repository the folder that keeps it apart.
+    private let replicaFolder: String
 
     private init(
         store: any ObjectStore, location: String, config: RepositoryConfig, configDigest: RecordID,
-        access: RepositoryAccess, directories: HostDirectories
+        access: RepositoryAccess, directories: HostDirectories, cachesRecords: Bool = true
     ) {
         self.store = store
         self.location = location
@@ -51,12 +55,34 @@ package final class Repository: Sendable {
         self.configDigest = configDigest
         self.access = access
         self.directories = directories
+        self.cachesRecords = cachesRecords && !store.capabilities.isLocal
         layout = RepositoryLayout(isEncrypted: config.isEncrypted)
+        replicaFolder = directories.replicaFolder(config.repository, at: location)
+    }
+
+    /// The same repository on another store.
+    convenience init(_ other: Repository, on store: any ObjectStore, location: String) {
+        self.init(
+            store: store, location: location, config: other.config,
+            configDigest: other.configDigest, access: other.access,
+            directories: other.directories)
+    }
+
+    /// The same repository for who wants to know what lies in the store, not what lies in this
+    /// host's cache.
+    package var readingStore: Repository {
+        Repository(
+            store: store, location: location, config: config, configDigest: configDigest,
+            access: access, directories: directories, cachesRecords: false)
     }
 
     package var id: RepositoryID { config.repository }
+    /// What this host keeps of the repository's content, whichever store it lies on.
     package var cachePath: String { directories.cachePath(id) }
-    package var statePath: String { directories.statePath(id) }
+    /// What this host keeps of this store: its index and its records.
+    var storeCachePath: String { cachePath + replicaFolder }
+    /// What this host has done with this store.
+    package var statePath: String { directories.statePath(id) + replicaFolder }
     package var isLocalStore: Bool { store.capabilities.isLocal }
 
     // MARK: Making one
@@ -205,11 +231,19 @@ package final class Repository: Sendable {
     /// - Parameter needsOwner: content or names are going to be read, so a credential must be there
     ///   and fit.
     /// - Parameter acceptUnproven: go on although no owner has proven the recipients yet.
+    /// - Parameter known: What `readConfig` has given already, to spare a request.
     package static func open(
         store: any ObjectStore, location: String, credential: OwnerCredential, needsOwner: Bool,
-        acceptUnproven: Bool = false, directories: HostDirectories
+        acceptUnproven: Bool = false, directories: HostDirectories,
+        known: (config: RepositoryConfig, digest: RecordID)? = nil
     ) throws(RepositoryError) -> Repository {
-        let (config, digest) = try readConfig(store: store, location: location)
+        let config: RepositoryConfig
+        let digest: RecordID
+        if let known {
+            (config, digest) = known
+        } else {
+            (config, digest) = try readConfig(store: store, location: location)
+        }
         let path = directories.hostKeyPath(config.repository)
         guard config.isEncrypted else {
             // Whoever has the store could say so in order to be sent everything in clear.
@@ -350,6 +384,41 @@ package final class Repository: Sendable {
         }
     }
 
+    /// Stores a snapshot's record: the commit.
+    ///
+    /// - Parameter deadline: On the clock that runs through suspend, in nanoseconds: no attempt
+    ///   begins later, however patient the store is otherwise. What the commit relies on is known to
+    ///   be there until then.
+    /// - Throws: Where the store does not tell any more whether the record is there, the message
+    ///   says so.
+    package func commit(
+        time: Timestamp, _ value: JSONValue, by deadline: Int64
+    ) throws(RepositoryError) -> RecordName {
+        let payload = value.bytes + [0x0A]
+        let record = try payload.withRawBytes { (bytes) throws(RepositoryError) in
+            try seal(.snapshot, time: time, payload: bytes)
+        }
+        let key = layout.record(record.name)
+        do throws(RepositoryError) {
+            try Self.put(record.bytes, at: key, in: store.withDeadline(deadline))
+        } catch {
+            guard error.isTransient else { throw error }
+            // The answer may have been lost after its effect: the store is asked once more.
+            let store = store.withDeadline(deadline)
+            let there: StoredObject?
+            do {
+                there = try store.head(key)
+            } catch _ {
+                throw RepositoryError(
+                    .storage, "",
+                    "\(error.message); whether snapshot \(record.name.id.short) was committed is not known",
+                    remedy: "'batchsync snapshots' tells once the store answers again")
+            }
+            guard there?.length == record.bytes.count else { throw error }
+        }
+        return record.name
+    }
+
     private static let headerMaximumBytes = 4096
 
     /// Refuses what declares a field critical that this release does not know.
@@ -425,14 +494,17 @@ package final class Repository: Sendable {
         return payload
     }
 
+    /// The payload of a record.
     package func readRecord(_ name: RecordName) throws(RepositoryError) -> [UInt8] {
+        let cache = cachesRecords && RecordCache.holds(name.type) ? RecordCache(self) : nil
+        if let bytes = cache?.read(name) { return try openRecord(name, bytes: bytes) }
         let key = layout.record(name)
-        // Sealing and compressing add a little; a stored record is never larger than its plain text
-        // may be, and some.
-        let limit = name.type.maximumBytes + (1 << 20)
+        let limit = name.type.storedMaximumBytes
         let bytes = try stored { () throws(StorageError) in try store.get(key, maximumBytes: limit)
         }
-        return try openRecord(name, bytes: bytes)
+        let payload = try openRecord(name, bytes: bytes)
+        cache?.write(bytes, as: name)
+        return payload
     }
 
     /// The object in a record: nothing in it is critical and unknown, and its time agrees with its
@@ -491,15 +563,48 @@ package final class Repository: Sendable {
 
     /// Ids and stored sizes of all bundles.
     package func listBundles() throws(RepositoryError) -> [BundleID: Int] {
-        let objects = try stored { () throws(StorageError) in
-            try store.list(prefix: RepositoryLayout.bundles)
-        }
         var bundles: [BundleID: Int] = [:]
-        bundles.reserveCapacity(objects.count)
-        for object in objects {
-            if let id = layout.bundleID(object.key) { bundles[id] = object.length }
-        }
+        try listBundles { id, size, _ in bundles[id] = size }
         return bundles
+    }
+
+    /// Hands each bundle's id, stored size and, where the listing shows it, MD5 to `body`.
+    package func listBundles(
+        _ body: (BundleID, Int, [UInt8]?) -> Void
+    ) throws(RepositoryError) {
+        try stored { () throws(StorageError) in
+            try store.list(prefix: RepositoryLayout.bundles) { object in
+                if let id = layout.bundleID(object.key) { body(id, object.length, object.md5) }
+                return true
+            }
+        }
+    }
+
+    /// Whether the store keeps a SHA-256 with each object and tells it.
+    package var storeKeepsSHA256: Bool { store.capabilities.headShowsSHA256 }
+
+    /// Whether the store can compute SHA-256 sums where the objects lie.
+    package var storeComputesDigests: Bool { store.capabilities.remoteDigests }
+
+    /// The SHA-256 that the store keeps of a bundle, which it computed when the bundle came; nil
+    /// where it has none.
+    package func storedDigest(_ id: BundleID) throws(RepositoryError) -> [UInt8]? {
+        let key = layout.bundle(id)
+        return try stored { () throws(StorageError) in try store.head(key) }?.sha256
+    }
+
+    /// Hands the SHA-256 that the store computes now of each of these bundles to `body`, in any
+    /// order; one that is missing is left out.
+    package func computeDigests(
+        _ ids: [BundleID], _ body: (BundleID, [UInt8]) -> Void
+    ) throws(RepositoryError) {
+        let keys = ids.map { layout.bundle($0) }
+        try stored { () throws(StorageError) in
+            try store.digests(of: keys) { key, digest in
+                if let id = layout.bundleID(key) { body(id, digest) }
+                return true
+            }
+        }
     }
 
     /// Reads a range of a bundle's stored bytes into `buffer`; the count may be short only at its

@@ -20,6 +20,9 @@ package enum RecordType: String, Sendable, CaseIterable {
 
     /// Bytes of plaintext above which a reader refuses (format.md section 13).
     var maximumBytes: Int { self == .index ? 1 << 30 : 64 << 20 }
+    /// Stored bytes above which a reader refuses: sealing and compressing add a little; a stored
+    /// record is never larger than its plain text may be, and some.
+    var storedMaximumBytes: Int { maximumBytes + (1 << 20) }
     var isLines: Bool { self == .index }
 
     /// The fields that this release knows in the payload (format.md sections 10 and 11).

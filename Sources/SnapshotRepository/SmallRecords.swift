@@ -1,36 +1,5 @@
 package import SnapshotModel
 
-/// Which snapshots are no longer listed (format.md section 11).
-package enum ForgottenRecord {
-    static func load(_ repository: Repository, damaged: inout [RepositoryError])
-        throws(RepositoryError) -> Set<SnapshotID>
-    {
-        var records: [(time: Timestamp, name: RecordName, value: JSONValue)] = []
-        for (name, _, _) in try repository.listRecords(.forgotten) {
-            do throws(RepositoryError) {
-                let value = try repository.readJSON(name)
-                guard let time = value["time"]?.timestamp else {
-                    throw RepositoryError.damaged(repository.recordKey(name), "states no time")
-                }
-                records.append((time, name, value))
-            } catch {
-                damaged.append(error)
-            }
-        }
-        records.sort { $0.time != $1.time ? $0.time < $1.time : $0.name < $1.name }
-        var forgotten: Set<SnapshotID> = []
-        for (_, _, value) in records {
-            for item in value["snapshots"]?.array ?? [] {
-                if let id = item.string.flatMap({ SnapshotID($0) }) { forgotten.insert(id) }
-            }
-            for item in value["restored"]?.array ?? [] {
-                if let id = item.string.flatMap({ SnapshotID($0) }) { forgotten.remove(id) }
-            }
-        }
-        return forgotten
-    }
-}
-
 /// Tags and pins given to snapshots after their commit.
 package struct MarkRecord: Sendable {
     package var snapshot: SnapshotID
@@ -56,9 +25,10 @@ package struct MarkRecord: Sendable {
     }
 
     static func apply(
-        to snapshots: inout [Snapshot], _ repository: Repository, damaged: inout [RepositoryError]
+        to snapshots: inout [Snapshot], _ repository: Repository, in listing: RecordListing,
+        damaged: inout [RepositoryError]
     ) throws(RepositoryError) {
-        let names = try repository.listRecords(.mark).map(\.name)
+        let names = listing.names(.mark)
         guard !names.isEmpty else { return }
         var positions: [SnapshotID: Int] = [:]
         for (position, snapshot) in snapshots.enumerated() { positions[snapshot.id] = position }
@@ -103,11 +73,13 @@ package struct CondemnedView: Sendable {
 
     package init() {}
 
+    /// - Parameter listing: The look at the store to go by; a fresh one where there is none.
     package static func load(
-        _ repository: Repository, damaged: inout [RepositoryError]
+        _ repository: Repository, in listing: RecordListing? = nil,
+        damaged: inout [RepositoryError]
     ) throws(RepositoryError) -> CondemnedView {
         var view = CondemnedView()
-        for (name, _, _) in try repository.listRecords(.condemned) {
+        for name in try repository.look(listing, at: .condemned).names(.condemned) {
             let value: JSONValue
             do {
                 value = try repository.readJSON(name)
@@ -142,6 +114,14 @@ package struct CondemnedView: Sendable {
             }
         }
         return view
+    }
+
+    /// What another store of the repository has condemned counts as well: a snapshot that goes to
+    /// both relies on neither.
+    package mutating func formUnion(_ other: CondemnedView) {
+        names.append(contentsOf: other.names.filter { byName[$0] == nil })
+        bundles.formUnion(other.bundles)
+        byName.merge(other.byName) { own, _ in own }
     }
 
     /// Bundles removed by delete phases that had not seen this snapshot, under records that its run

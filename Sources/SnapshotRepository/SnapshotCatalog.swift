@@ -9,16 +9,26 @@ package struct SnapshotCatalog: Sendable {
     package let damaged: [RepositoryError]
     package let condemned: CondemnedView
     package let forgotten: Set<SnapshotID>
+    /// What was forgotten and has not been removed yet, in order of time, then id.
+    package private(set) var forgottenSnapshots: [Snapshot]
+    /// What `forgotten` comes from, in the order in which it applies.
+    package let forgottenRecords: [ForgottenRecord]
 
     /// Reads all snapshot records and what later records say of them.
     ///
     /// One record that cannot be read does not hide the others: it is in `damaged`.
-    package static func load(_ repository: Repository) throws(RepositoryError) -> SnapshotCatalog {
+    ///
+    /// - Parameter listing: The look at the store to go by; a fresh one where there is none.
+    package static func load(
+        _ repository: Repository, in listing: RecordListing? = nil
+    ) throws(RepositoryError) -> SnapshotCatalog {
         var snapshots: [Snapshot] = []
         var damaged: [RepositoryError] = []
-        let names = try repository.listRecords(.snapshot).map(\.name)
-        let forgotten = try ForgottenRecord.load(repository, damaged: &damaged)
-        for name in names {
+        let listing = try repository.look(listing)
+        if repository.cachesRecords { RecordCache(repository).keep(listing) }
+        let records = try ForgottenRecord.load(repository, in: listing, damaged: &damaged)
+        let forgotten = Set(records.forgotten.keys)
+        for name in listing.names(.snapshot) {
             do {
                 let value = try repository.readJSON(name)
                 snapshots.append(
@@ -29,12 +39,14 @@ package struct SnapshotCatalog: Sendable {
                 damaged.append(error)
             }
         }
-        snapshots.removeAll { forgotten.contains($0.id) }
         snapshots.sort { $0.time != $1.time ? $0.time < $1.time : $0.id < $1.id }
-        try MarkRecord.apply(to: &snapshots, repository, damaged: &damaged)
-        let condemned = try CondemnedView.load(repository, damaged: &damaged)
+        try MarkRecord.apply(to: &snapshots, repository, in: listing, damaged: &damaged)
+        let condemned = try CondemnedView.load(repository, in: listing, damaged: &damaged)
         return SnapshotCatalog(
-            snapshots: snapshots, damaged: damaged, condemned: condemned, forgotten: forgotten)
+            snapshots: snapshots.filter { !forgotten.contains($0.id) }, damaged: damaged,
+            condemned: condemned, forgotten: forgotten,
+            forgottenSnapshots: snapshots.filter { forgotten.contains($0.id) },
+            forgottenRecords: records)
     }
 
     /// Marks those snapshots incomplete that need what a delete phase removed which had not seen

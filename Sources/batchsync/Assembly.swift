@@ -2,9 +2,11 @@ import AgeEncryption
 import CSystem
 import Glibc
 import ObjectStorage
+import Profiles
 import Replication
 import SnapshotModel
 import SnapshotRepository
+import Synchronization
 
 /// The one place where rooms are wired: words to store, store and keys to repository.
 struct Assembly {
@@ -19,9 +21,59 @@ struct Assembly {
         case owner
     }
 
-    let options: RepositoryOptions
+    /// The words of the command line; nil where a profile says everything.
+    private let words: RepositoryOptions?
+    /// What a verb adds to what is said of stores.
+    private let adjust: (inout StoreAccess) -> Void
+    private let loaded: LoadedProfile
 
-    init(_ options: RepositoryOptions) { self.options = options }
+    init(
+        _ options: RepositoryOptions, adjusting: @escaping (inout StoreAccess) -> Void = { _ in }
+    ) {
+        words = options
+        adjust = adjusting
+        loaded = LoadedProfile(nil)
+    }
+
+    init(_ profile: Profile) {
+        words = nil
+        adjust = { _ in }
+        loaded = LoadedProfile(profile)
+    }
+
+    /// A profile is read once for a verb.
+    private final class LoadedProfile: Sendable {
+        let value: Mutex<Profile?>
+        init(_ profile: Profile?) { value = Mutex(profile) }
+    }
+
+    /// The profile that the user named with `-p`, where she did.
+    func profile() throws -> Profile? {
+        if let known = loaded.value.withLock({ $0 }) { return known }
+        guard let name = words?.profile else { return nil }
+        let profile = try Self.load(name)
+        loaded.value.withLock { $0 = profile }
+        return profile
+    }
+
+    static func load(_ name: String) throws -> Profile {
+        try Profile.load(name, environment: wholeEnvironment, isRoot: geteuid() == 0)
+    }
+
+    /// Every variable that is text.
+    static var wholeEnvironment: [String: String] {
+        var values: [String: String] = [:]
+        var next = environ
+        while let variable = next.pointee {
+            let bytes = Array(UnsafeRawBufferPointer(start: variable, count: strlen(variable)))
+            if let equals = bytes.firstIndex(of: 0x3D), UTF8Text.isValid(bytes) {
+                values[String(decoding: bytes[..<equals], as: UTF8.self)] = String(
+                    decoding: bytes[(equals + 1)...], as: UTF8.self)
+            }
+            next += 1
+        }
+        return values
+    }
 
     static let program = "batchsync \(Version.text)"
 
@@ -41,13 +93,27 @@ struct Assembly {
         return values
     }
 
-    func directories() throws(CommandError) -> HostDirectories {
-        let directories = HostDirectories(environment: Self.environment, isRoot: geteuid() == 0)
-        guard let cache = options.cacheDir else { return directories }
+    func directories() throws -> HostDirectories {
+        let directories = Self.standardDirectories
+        var cache = try profile()?.backup.cacheDirectory
+        if let given = words?.cacheDir {
+            cache = try Self.text(given.bytes, of: "a cache directory")
+        }
+        guard let cache else { return directories }
         return HostDirectories(
-            configuration: directories.configuration,
-            cache: try Self.text(cache.bytes, of: "a cache directory"),
-            state: directories.state)
+            configuration: directories.configuration, cache: cache, state: directories.state)
+    }
+
+    /// Where this host keeps its own files, unless it is told otherwise.
+    static var standardDirectories: HostDirectories {
+        HostDirectories(environment: environment, isRoot: geteuid() == 0)
+    }
+
+    /// A variable of the environment that has to be text; nil where it is not set.
+    static func variable(_ name: String) -> String? {
+        RawArguments.environment(name).flatMap {
+            UTF8Text.isValid($0) ? String(decoding: $0, as: UTF8.self) : nil
+        }
     }
 
     static var hostName: String {
@@ -61,22 +127,18 @@ struct Assembly {
     // MARK: The repository
 
     /// The repository's place, as the user named it.
-    func location() throws(CommandError) -> String {
+    func location() throws -> String {
+        if let profile = try profile() { return profile.repository.location }
         guard
-            let bytes = options.repository?.bytes
+            let bytes = words?.repository?.bytes
                 ?? RawArguments.environment("BATCHSYNC_REPOSITORY")
         else {
-            throw .usage(
+            throw CommandError.usage(
                 "no repository is named",
-                remedy: "say which with -r REPOSITORY, or set BATCHSYNC_REPOSITORY")
+                remedy:
+                    "say which with -r REPOSITORY or -p PROFILE, or set BATCHSYNC_REPOSITORY")
         }
-        let location = try Self.text(bytes, of: "a repository")
-        guard let end = location.range(ofScheme: "://") else { return location }
-        let scheme = location[..<end]
-        throw CommandError(
-            .usage,
-            "\(scheme):// is no place for a repository in this release, which stores in directories",
-            remedy: "name a directory; a path that looks like an address is written ./\(location)")
+        return try Self.text(bytes, of: "a repository")
     }
 
     /// A path that has to be text.
@@ -90,43 +152,62 @@ struct Assembly {
         return String(decoding: path, as: UTF8.self)
     }
 
-    /// Makes the store for a new repository.
-    func createStore() throws -> (store: any ObjectStore, location: String) {
-        let location = try location()
-        // What is a repository already is better named so than as a directory that is not empty.
-        if LocalFile.exists(location + "/config.json") {
-            return (try LocalStore.open(at: location), location)
+    /// What turns an address into a store, with the options of this verb.
+    func opener(_ location: String) throws -> StoreOpener {
+        var access = try words?.store.access() ?? StoreAccess()
+        if let profile = try profile() {
+            let stores = [profile.repository] + profile.replicas
+            let store = stores.first { $0.location == location } ?? profile.repository
+            access = try StoreAccess(store, of: profile, words: access)
         }
-        return (try LocalStore.create(at: location), location)
+        adjust(&access)
+        return StoreOpener(
+            location: location, access: access,
+            directories: try directories(), counter: StoreSession.shared.counter)
     }
 
-    func openStore() throws -> (store: any ObjectStore, location: String) {
-        let location = try location()
+    /// Makes the store for a new repository.
+    func createStore() throws -> OpenedStore {
+        StoreSession.shared.note(try opener(try location()).create())
+    }
+
+    func openStore() throws -> OpenedStore { try openStore(try opener(try location())) }
+
+    func openStore(_ opener: StoreOpener) throws -> OpenedStore {
         do {
-            return (try LocalStore.open(at: location), location)
-        } catch {
+            return StoreSession.shared.note(try opener.open())
+        } catch let error as StorageError {
             guard error.kind == .notFound || error.kind == .notADirectory else { throw error }
             throw RepositoryError(
-                .notARepository, location, "there is no repository here",
-                remedy: "check the path, or make one with 'batchsync init -r \(location)'")
+                .notARepository, opener.location, "there is no repository here",
+                remedy:
+                    "check the path or address, or make one with 'batchsync init -r \(opener.location)'"
+            )
         }
     }
 
     /// Opens the repository with what the verb needs.
-    func open(_ need: Need) throws -> Repository {
-        let (store, location) = try openStore()
+    func open(_ need: Need) throws -> Repository { try open(need, in: try openStore()) }
+
+    /// - Parameter asReplica: Whether this is a further store beside another of the same repository.
+    func open(
+        _ need: Need, in opened: OpenedStore, asReplica: Bool = false
+    ) throws -> Repository {
+        let (store, location) = (opened.store, opened.location)
         let directories = try directories()
+        let known = try Repository.readConfig(store: store, location: location)
+        let config = known.0
         func open(_ credential: OwnerCredential) throws -> Repository {
             try Repository.open(
                 store: store, location: location, credential: credential,
                 needsOwner: need == .owner,
-                directories: directories)
+                directories: directories, known: known)
         }
         let repository: Repository
-        let (config, _) = try Repository.readConfig(store: store, location: location)
+        if asReplica { directories.noteReplica(config.repository, at: location) }
         if !config.isEncrypted {
             repository = try open(.none)
-        } else if need != .hostKey || passphrases.isNamed || !options.identity.isEmpty {
+        } else if need != .hostKey || passphrases.isNamed || !(words?.identity.isEmpty ?? true) {
             repository = try open(try credential(mayAsk: need == .owner))
         } else {
             do {
@@ -144,33 +225,45 @@ struct Assembly {
 
     var passphrases: PassphraseSource {
         PassphraseSource(
-            file: options.passphraseFile, command: options.passphraseCommand,
+            file: words?.passphraseFile, command: words?.passphraseCommand,
             variable: "BATCHSYNC_PASSPHRASE",
             credential: "batchsync-passphrase")
     }
 
     /// What the user brought to open content with.
     func credential(mayAsk: Bool) throws -> OwnerCredential {
-        if !options.identity.isEmpty {
+        if let files = words?.identity, !files.isEmpty {
             var identities: [X25519Identity] = []
-            for path in options.identity {
-                let bytes = try HostFile.read(
-                    path.bytes, purpose: "the identity file", maximumBytes: 1 << 20)
-                do {
-                    identities += try AgeIdentityFile.parse(bytes)
-                } catch {
-                    throw CommandError(
-                        .wrongKey, "\(path.display): \(error.description)",
-                        remedy: "an identity file holds a line that begins with AGE-SECRET-KEY-1")
-                }
+            for path in files {
+                identities += try Self.identities(
+                    try HostFile.read(
+                        path.bytes, purpose: "the identity file", maximumBytes: 1 << 20),
+                    from: path.display)
             }
             return .identities(identities)
         }
+        if passphrases.isNamed, let passphrase = try passphrases.given() {
+            return .passphrase(passphrase)
+        }
+        if let credential = try profile()?.ownerCredential() { return credential }
         if let passphrase = try passphrases.given() { return .passphrase(passphrase) }
         if mayAsk, PassphraseSource.canAsk {
             return .passphrase(try PassphraseSource.ask("passphrase of \(try location())"))
         }
         return .none
+    }
+
+    /// The identities in a file's text.
+    static func identities(
+        _ bytes: [UInt8], from origin: String
+    ) throws(CommandError) -> [X25519Identity] {
+        do throws(AgeError) {
+            return try AgeIdentityFile.parse(bytes)
+        } catch {
+            throw CommandError(
+                .wrongKey, "\(origin): \(error.description)",
+                remedy: "an identity file holds a line that begins with AGE-SECRET-KEY-1")
+        }
     }
 
     // MARK: What lies in it
@@ -193,17 +286,5 @@ struct Assembly {
     /// Opens the index, kept in this host's cache.
     static func index(_ repository: Repository) throws -> ChunkIndex {
         try ChunkIndex.load(repository)
-    }
-}
-
-extension String {
-    /// Where a scheme such as `s3` ends that stands before `separator`; nil where none does.
-    fileprivate func range(ofScheme separator: String) -> String.Index? {
-        var end = startIndex
-        while end < endIndex, self[end].isASCII, self[end].isLetter || self[end].isNumber {
-            end = index(after: end)
-        }
-        guard end > startIndex, self[end...].hasPrefix(separator) else { return nil }
-        return end
     }
 }

@@ -1,6 +1,7 @@
 import ArgumentParser
 import CSystem
 import Glibc
+import Replication
 
 /// The command.
 @main
@@ -59,7 +60,9 @@ struct BatchSync: ParsableCommand {
         groupedSubcommands: [
             CommandGroup(
                 name: "Daily",
-                subcommands: [InitCommand.self, BackupCommand.self, RestoreCommand.self]),
+                subcommands: [
+                    InitCommand.self, BackupCommand.self, RestoreCommand.self, RunCommand.self,
+                ]),
             CommandGroup(
                 name: "Inspection",
                 subcommands: [
@@ -70,7 +73,8 @@ struct BatchSync: ParsableCommand {
             CommandGroup(
                 name: "Maintenance",
                 subcommands: [
-                    VerifyCommand.self, RepairCommand.self, TagCommand.self, KeyCommand.self,
+                    VerifyCommand.self, ForgetCommand.self, RepairCommand.self, TagCommand.self,
+                    KeyCommand.self, StoreCommand.self,
                 ]),
         ])
 
@@ -94,6 +98,9 @@ struct BatchSync: ParsableCommand {
             }
             asJSON = verb.wantsJSON
             end(with: try verb.perform())
+        } catch let error as ReplicationError where error.kind == .outputClosed {
+            Console.shared.flush()
+            Signals.endOfPipe()
         } catch {
             let report = ErrorReport(error)
             report.print(asJSON: asJSON)
@@ -121,6 +128,7 @@ struct BatchSync: ParsableCommand {
     }
 
     private static func end(with status: ExitStatus) -> Never {
+        StoreSession.shared.end()
         Console.shared.progress("")
         Console.shared.flush()
         Glibc.exit(status.rawValue)

@@ -44,7 +44,7 @@ enum ExitStatus: Int32, CaseIterable, Sendable {
         case .repository(let kind): self.init(kind)
         case .usage: self = .usage
         case .interrupted: self = Signals.statusOfInterruption
-        case .files, .command, .other: self = .failed
+        case .files, .command, .outputClosed, .other: self = .failed
         }
     }
 

@@ -22,7 +22,9 @@ struct PassphraseSource {
                 try HostFile.read(file.bytes, purpose: "the passphrase from", maximumBytes: 1 << 20)
             )
         }
-        if let command { return try cut(try Self.output(of: command)) }
+        if let command {
+            return try cut(try ShellOutput.of(command.bytes, purpose: "the passphrase"))
+        }
         if let value = RawArguments.environment(variable) { return value }
         if let directory = RawArguments.environment("CREDENTIALS_DIRECTORY") {
             let path = directory + Array("/\(credential)".utf8)
@@ -42,41 +44,6 @@ struct PassphraseSource {
         guard !bytes.isEmpty else {
             throw CommandError(
                 .wrongKey, "the passphrase is empty", remedy: "its source holds no text")
-        }
-        return bytes
-    }
-
-    /// What a command prints, run by the shell.
-    private static func output(of command: PathArgument) throws(CommandError) -> [UInt8] {
-        var ends: [Int32] = [0, 0]
-        guard pipe(&ends) == 0 else {
-            throw CommandError(.failed, "cannot make a pipe: \(String(cString: strerror(errno)))")
-        }
-        var actions = posix_spawn_file_actions_t()
-        posix_spawn_file_actions_init(&actions)
-        defer { posix_spawn_file_actions_destroy(&actions) }
-        posix_spawn_file_actions_adddup2(&actions, ends[1], 1)
-        posix_spawn_file_actions_addclose(&actions, ends[0])
-        posix_spawn_file_actions_addclose(&actions, ends[1])
-        let words = [Array("sh".utf8), Array("-c".utf8), command.bytes].map { word in
-            word.withCString { strdup($0) }
-        }
-        defer { for word in words { free(word) } }
-        var process = pid_t()
-        let started = posix_spawn(&process, "/bin/sh", &actions, nil, words + [nil], environ)
-        close(ends[1])
-        defer { close(ends[0]) }
-        guard started == 0 else {
-            throw CommandError(
-                .failed, "cannot start /bin/sh: \(String(cString: strerror(started)))")
-        }
-        let bytes = try? HostFile.readAll(ends[0], maximumBytes: 1 << 20)
-        var status: Int32 = 0
-        while waitpid(process, &status, 0) < 0, errno == EINTR {}
-        guard status == 0, let bytes else {
-            throw CommandError(
-                .wrongKey, "the command for the passphrase failed: \(command.display)",
-                remedy: "run it by hand to see why; it must print the passphrase and exit with 0")
         }
         return bytes
     }

@@ -7,10 +7,18 @@ struct RepositoryOptions: ParsableArguments {
     @Option(
         name: [.customShort("r"), .customLong("repo")],
         help: ArgumentHelp(
-            "The repository, a directory.",
+            "The repository: a directory, sftp://[user@]host[:port]/path, or s3://bucket[/prefix].",
             discussion: "Without it the variable BATCHSYNC_REPOSITORY says which.",
             valueName: "repository"))
     var repository: PathArgument?
+
+    @Option(
+        name: [.customShort("p"), .customLong("profile")],
+        help: ArgumentHelp(
+            "Take the repository, and what opens it, from a profile: its name or its path.",
+            valueName: "profile"),
+        transform: plainText)
+    var profile: String?
 
     @Option(
         help: ArgumentHelp(
@@ -37,7 +45,12 @@ struct RepositoryOptions: ParsableArguments {
             valueName: "directory"))
     var cacheDir: PathArgument?
 
+    @OptionGroup(title: "Store") var store: StoreOptions
+
     func validate() throws {
+        if repository != nil && profile != nil {
+            throw ValidationError("--repo and --profile both say which repository; give one")
+        }
         if passphraseFile != nil && passphraseCommand != nil {
             throw ValidationError(
                 "--passphrase-file and --passphrase-command say the same thing twice")

@@ -1,5 +1,7 @@
-import AgeEncryption
+import CryptoExtras
 import Testing
+
+@testable import AgeEncryption
 
 @Suite("Passphrases")
 struct ScryptTests {
@@ -34,6 +36,31 @@ struct ScryptTests {
         }
         #expect { _ = try openAll(sealed, [.x25519(X25519Identity())]) } throws: { error in
             (error as? AgeError)?.kind == .noMatchingIdentity
+        }
+    }
+
+    @Test("The keys are those of RFC 7914 and of the crypto library, whatever the cost")
+    func derivation() throws {
+        // Section 12, the vector with r = 8 and p = 1.
+        let published = try #require(
+            Scrypt.derive(
+                Array("pleaseletmein".utf8), salt: Array("SodiumChloride".utf8), workFactor: 14,
+                count: 64))
+        #expect(
+            published.map { String($0 >> 4, radix: 16) + String($0 & 15, radix: 16) }.joined()
+                == "7023bdcb3afd7348461c06cd81fd38ebfda8fbba904f8e3ea9b543f6545da1f2"
+                + "d5432955613f0fcf62d49705242a9af9e61e85dc0d651e40dfcf017b45575887")
+        for factor in 1...13 {
+            for length in [0, 1, 31, 64, 65, 200] {
+                let passphrase = (0..<length).map { UInt8(truncatingIfNeeded: $0 &* 7 &+ factor) }
+                let salt = passphrase.reversed() + [UInt8(factor)]
+                let theirs = try KDF.Scrypt.deriveKey(
+                    from: passphrase, salt: salt, outputByteCount: 48, rounds: 1 << factor,
+                    blockSize: 8, parallelism: 1)
+                #expect(
+                    Scrypt.derive(passphrase, salt: salt, workFactor: factor, count: 48)
+                        == theirs.withUnsafeBytes { Array($0) })
+            }
         }
     }
 

@@ -215,6 +215,44 @@ struct ExitStatusTests {
             "{ batchsync help; echo \"code $?\" >&2; } 2>&1 | head -n 1; { batchsync snapshots -r repository; } | true"
         )
         #expect(!outcome.output.contains("batchsync: "), "\(outcome.output)")
+        // More than a pipe holds, so that it is still being written when its reader has gone.
+        for path in ["data/large", "data"] {
+            fixture.expect(
+                0,
+                "{ batchsync dump \"latest:$PWD/\(path)\" -r repository --passphrase-file passphrase;"
+                    + " echo $? > code; } 2> said | head -c 1 > /dev/null;"
+                    + " [ \"$(cat code)\" = 141 ] && [ ! -s said ]")
+        }
+    }
+
+    @Test("Who waits for standard input stops cleanly", arguments: [("INT", 130), ("TERM", 143)])
+    func interruptedStream(name: String, code: Int32) {
+        fixture.repository()
+        // A pipe holds 64 KiB: once a MiB has gone into it, it is being read, and then nothing comes
+        // as long as the reader lives.
+        fixture.expect(
+            code,
+            Self.backupOfPipe(then: "kill -\(name) $pid; while kill -0 $pid; do sleep 0.1; done"),
+            says: "interrupted")
+        let snapshots = fixture.json("batchsync snapshots -r repository --json")["snapshots"]?.array
+        #expect(snapshots?.count == 1)
+    }
+
+    @Test("What a writer left that a signal ended together with the backup is no snapshot")
+    func interruptedPipeline() {
+        fixture.repository()
+        fixture.expect(130, Self.backupOfPipe(then: "kill -INT $pid"), says: "interrupted")
+        let snapshots = fixture.json("batchsync snapshots -r repository --json")["snapshots"]?.array
+        #expect(snapshots?.count == 1)
+    }
+
+    /// A backup of standard input whose writer writes a MiB and then does `act`.
+    private static func backupOfPipe(then act: String) -> String {
+        """
+        mkfifo input
+        { exec 3> input; head -c 1048576 /dev/zero >&3; pid=$(cat pid); \(act); } 2> /dev/null &
+        exec sh -c 'echo $$ > pid; exec batchsync backup -r repository --stdin-filename zeros < input'
+        """
     }
 
     @Test("What a command prints is stored, and nothing is if it fails")

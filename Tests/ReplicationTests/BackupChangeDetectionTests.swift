@@ -245,6 +245,40 @@ struct BackupChangeDetectionTests {
         #expect(try world.backup(roots: roots.reversed()).statistics.readBytes == 0)
     }
 
+    @Test(
+        "A hard-linked file is read once, whichever threads meet its names", arguments: [1, 4])
+    func linkedFiles(readers: Int) throws {
+        let world = try World()
+        let source = world.source
+        var generator = SeededGenerator(seed: 11)
+        // Small ones lie in one part, large ones are a part each, and every thread meets a name.
+        var bytes = 0
+        for (number, size) in [100, 0, 5000, 6 << 20, 5 << 20].enumerated() {
+            source.write(generator.bytes(size), to: "a\(number)")
+            bytes += size
+            for other in ["a\(number)-again", "b/\(number)", "c\(number)"] {
+                makeDirectory(source.path("b"))
+                _ = csys_linkat(AT_FDCWD, source.path("a\(number)"), AT_FDCWD, source.path(other))
+            }
+        }
+        let outside = TemporaryDirectory()
+        source.write(Array("has a name elsewhere".utf8), to: "z")
+        _ = csys_linkat(AT_FDCWD, source.path("z"), AT_FDCWD, outside.path("z"))
+        let image = TreeImage(of: source.path)
+        let report = try world.backup { $0.readers = readers }
+        #expect(report.statistics.readBytes == bytes + 20)
+        #expect(report.statistics.files == 21)
+        #expect(image.differences(try world.image(of: report.snapshot)) == [])
+        // A further name makes all of them new to the change detection.
+        world.settle()
+        _ = csys_linkat(AT_FDCWD, source.path("a3"), AT_FDCWD, source.path("d3"))
+        let second = try world.backup { $0.readers = readers }
+        #expect(second.statistics.readBytes == 6 << 20)
+        #expect(second.statistics.newChunks == 0)
+        #expect(
+            TreeImage(of: source.path).differences(try world.image(of: second.snapshot)) == [])
+    }
+
     @Test("Names of any bytes, holes, links and special files come back")
     func shapes() throws {
         let world = try World()

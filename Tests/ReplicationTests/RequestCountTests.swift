@@ -22,19 +22,21 @@ struct RequestCountTests {
     }
 
     @Test(
-        "An unchanged night asks an object store six times at most, reads no bundle and puts the snapshot alone"
+        "An unchanged night asks an object store five times at most, reads no bundle and puts the snapshot alone"
     )
     func unchanged() throws {
         let world = try settledWorld(MemoryStore())
         let store = RecordingStore(world.store)
         let report = try world.backup(through: store)
         #expect(report.statistics.readBytes == 0)
-        #expect(store.requests <= 6, "\(describe(store))")
+        #expect(store.requests <= 5, "\(describe(store))")
         #expect(
             store.count(of: .put) == 1 && store.count(of: .put, below: "snapshots/") == 1,
             "\(describe(store))")
         #expect(store.count(of: .delete) == 0)
-        #expect(store.calls.allSatisfy { !$0.subject.hasPrefix("bundles/") }, "\(describe(store))")
+        #expect(
+            store.calls.allSatisfy { !$0.subject.hasPrefix("bundles/") || $0.operation == .list },
+            "\(describe(store))")
         // config.json, and nothing of the index that the cache holds already.
         #expect(store.count(of: .get) == 1 && store.count(of: .range) == 0, "\(describe(store))")
         #expect(store.bytesPut < 4_096)
@@ -50,7 +52,22 @@ struct RequestCountTests {
         }
         let store = RecordingStore(world.store)
         try world.backup(through: store)
-        #expect(store.requests <= 6, "\(describe(store))")
+        #expect(store.requests <= 5, "\(describe(store))")
+    }
+
+    @Test("Listing the snapshots costs two requests once this host has seen them")
+    func listing() throws {
+        let world = try settledWorld(MemoryStore())
+        for night in 0..<3 {
+            world.source.put([UInt8](repeating: UInt8(night), count: 2_000), "night-\(night)")
+            try world.backup()
+            world.settle()
+        }
+        _ = try SnapshotCatalog.load(try world.open())
+        let store = RecordingStore(world.store)
+        let catalog = try SnapshotCatalog.load(try world.open(through: store))
+        #expect(catalog.snapshots.count == 4)
+        #expect(store.requests <= 2, "\(describe(store))")
     }
 
     @Test("One changed file costs two bundles, one index record and the snapshot")
@@ -74,7 +91,8 @@ struct RequestCountTests {
         try world.backup(through: store)
         #expect(store.count(of: .get, below: "bundles/") + store.count(of: .range) == 0)
         #expect(store.count(of: .put) == 1)
-        #expect(store.requests <= 7, "\(describe(store))")
+        // Folder by folder: asking a directory costs nothing.
+        #expect(store.requests == 3 + RecordType.allCases.count, "\(describe(store))")
     }
 
     @Test("A dry run puts nothing")

@@ -76,6 +76,87 @@ struct EntryCodecTests {
         }
     }
 
+    /// Entries as most of a tree has them.
+    static func usual() -> [Entry] {
+        var file = Entry(path: Array("/srv/data/r\u{e9}sum\u{e9}.txt".utf8), kind: .file)
+        file.mode = 0o644
+        file.user = Array("anna".utf8)
+        file.group = Array("users".utf8)
+        file.size = 12_345
+        file.mtime = Timestamp(seconds: 1_700_000_000, nanoseconds: 123_456_789)
+        file.ctime = Timestamp(seconds: 999_999_999, nanoseconds: 1)
+        file.btime = Timestamp(seconds: -5, nanoseconds: 0)
+        file.inode = 9_999_999_999_999_999_999
+        file.fingerprint = Fingerprint(high: 0x0123_4567_89ab_cdef, low: .max)
+        file.chunks = [ChunkID(0xabcd_ef01_2345_6789, 0, .max, 3), ChunkID(1, 2, 3, 4)]
+        var linked = file
+        linked.path = Array("/srv/data/x".utf8)
+        linked.links = 3
+        linked.isUnsettled = true
+        linked.btime = nil
+        linked.user = nil
+        var empty = file
+        empty.path = Array("/srv/e".utf8)
+        empty.size = 0
+        empty.fingerprint = .empty
+        empty.chunks = []
+        var directory = Entry(path: Array("/srv".utf8), kind: .directory)
+        directory.mode = 0o1777
+        directory.group = Array("staff".utf8)
+        var link = Entry(path: Array("/srv/link".utf8), kind: .symlink)
+        link.target = Array("data/x".utf8)
+        return [file, linked, empty, directory, link, file, directory]
+    }
+
+    @Test("Usual lines are read the quick way, into an entry that held any other")
+    func usualLines() {
+        var entry = Self.full()
+        for expected in Self.usual() {
+            let line = Self.line(expected)
+            #expect(line.withUnsafeBytes { EntryCodec.readUsual($0, into: &entry) })
+            #expect(entry == expected)
+            #expect(line.dropLast().withUnsafeBytes { EntryCodec.readUsual($0, into: &entry) })
+            #expect(entry == expected)
+            #expect(line.withUnsafeBytes { EntryCodec.readAny($0) } == expected)
+        }
+        let full = Self.line(Self.full())
+        #expect(full.withUnsafeBytes { EntryCodec.read($0, into: &entry) })
+        #expect(entry == Self.full())
+    }
+
+    @Test("What the quick way reads, the general way reads alike", arguments: 0..<20)
+    func waysAgree(seed: Int) {
+        var state = UInt64(seed) &* 0x9e37_79b9 &+ 7
+        func random(_ bound: Int) -> Int {
+            state = state &* 6_364_136_223_846_793_005 &+ 1_442_695_040_888_963_407
+            return Int(state >> 33) % bound
+        }
+        let originals = Self.usual().map { Self.line($0) }
+        let likely = Array("0123456789abcdef/.\",{}[]:\\g:A".utf8) + [0, 0x1F, 0x80, 0xC3, 0xFF]
+        var entry = Self.full()
+        var readings = 0
+        for _ in 0..<4000 {
+            var line = originals[random(originals.count)]
+            for _ in 0...random(2) where !line.isEmpty {
+                let byte = likely[random(likely.count)]
+                switch random(5) {
+                case 0: line[random(line.count)] = UInt8(random(256))
+                case 1, 2: line[random(line.count)] = byte
+                case 3: line.remove(at: random(line.count))
+                default: line.insert(byte, at: random(line.count))
+                }
+            }
+            line.withUnsafeBytes { bytes in
+                guard EntryCodec.readUsual(bytes, into: &entry) else { return }
+                readings += 1
+                #expect(
+                    EntryCodec.readAny(bytes) == entry, "\(String(decoding: bytes, as: UTF8.self))")
+            }
+        }
+        // Else this would say nothing.
+        #expect(readings > 200)
+    }
+
     @Test("Mutated and truncated lines are refused or read, and never trap", arguments: 0..<20)
     func hostileLines(seed: Int) {
         var state = UInt64(seed) &* 0x9e37_79b9 &+ 1

@@ -1,5 +1,7 @@
 import ArgumentParser
 import FileTree
+import ObjectStorage
+import Profiles
 import Replication
 import SnapshotModel
 import SnapshotRepository
@@ -32,6 +34,24 @@ struct BackupCommand: Verb {
     var paths: [PathArgument] = []
 
     @OptionGroup(title: "Repository") var repository: RepositoryOptions
+
+    @Option(
+        help: ArgumentHelp(
+            "Store on this further store of the repository as well. May be given several times; 'batchsync init --replica-of' makes one.",
+            valueName: "repository"))
+    var replica: [PathArgument] = []
+
+    @Option(
+        help: ArgumentHelp(
+            "Where finished bundles wait for a store that is no directory. Without it TMPDIR, or /var/tmp.",
+            valueName: "directory"))
+    var spoolDirectory: PathArgument?
+
+    @Option(
+        help: ArgumentHelp(
+            "At most so much waits there, so that reading need not wait for the line.",
+            valueName: "size"))
+    var spoolLimit: SizeArgument?
 
     @Option(
         help: ArgumentHelp(
@@ -87,6 +107,12 @@ struct BackupCommand: Verb {
     )
     var compression = 3
 
+    @Option(
+        help: ArgumentHelp(
+            "Close a bundle when it holds this much compressed content, 1M to 512M.",
+            valueName: "size"))
+    var bundleSize: SizeArgument?
+
     @Option(help: ArgumentHelp("Threads that read, hash and compress.", valueName: "threads"))
     var readConcurrency = 2
 
@@ -122,6 +148,9 @@ struct BackupCommand: Verb {
         guard (1...19).contains(compression) else {
             throw ValidationError("--compression takes 1 to 19")
         }
+        if let bundleSize, !(1 << 20...512 << 20).contains(bundleSize.bytes) {
+            throw ValidationError("--bundle-size takes 1M to 512M")
+        }
         guard (1...64).contains(readConcurrency) else {
             throw ValidationError("--read-concurrency takes 1 to 64")
         }
@@ -154,7 +183,13 @@ struct BackupCommand: Verb {
     }
 
     func perform() throws -> ExitStatus {
-        let assembly = Assembly(repository)
+        let spool = try spoolDirectory.map {
+            try Assembly.text($0.bytes, of: "a spool directory")
+        }
+        let assembly = Assembly(repository) { access in
+            access.spoolDirectory = spool
+            access.spoolBytes = spoolLimit.flatMap { Int(exactly: $0.bytes) }
+        }
         let record = exclusion.recorded
         var options = BackupOptions(host: host ?? Assembly.hostName, program: Assembly.program)
         options.roots = try sources()
@@ -165,6 +200,7 @@ struct BackupCommand: Verb {
         options.time = time.flatMap(TimeText.moment).map { Timestamp(seconds: $0.seconds) }
         options.level = compression
         options.readers = readConcurrency
+        if let bundleSize { options.bundleBytes = Int(bundleSize.bytes) }
         options.ignoresInode = ignoreInode
         options.ignoresCtime = ignoreCtime
         options.ignoresMtime = ignoreMtime
@@ -173,49 +209,25 @@ struct BackupCommand: Verb {
         options.checkpointSeconds = checkpointInterval
         options.recordedOptions = .object(record.fields + [("compression", .count(compression))])
         let monitor = TerminalMonitor(output)
-        if !isStream {
-            let check = SourceCheck(
-                roots: options.roots, repository: Array(try assembly.location().utf8),
-                directories: try assembly.directories())
-            try check.refuseInside()
-            let notes = check.warnings + check.leaveOutOwnFiles(of: &options.walk)
-            for note in notes { monitor.note(note) }
-            warnOfPatterns(options, monitor)
-        }
-        let repository = try assembly.open(.hostKey)
-        // Nobody can be told to stop who waits for a byte of standard input: a signal ends that at once, and the next run
-        // clears away what is left.
-        if stdinFilename == nil { Signals.stopCleanly() }
-        let backup = Backup(
-            repository, options: options, monitor: monitor, cancellation: Signals.cancellation)
-        let counting = expectTotals(options, repository, monitor)
-        defer { counting?.join() }
-        let report = try monitor.whileShowing { try backup.run() }
-        for note in report.notes { monitor.note(note) }
+        let locations = [try assembly.location()] + (try replicaLocations(assembly))
+        var job = BackupJob(
+            options: options, locations: locations, assembly: assembly, monitor: monitor)
+        try job.checkSources()
+        let stores = try StoreGroup(locations, assembly, monitor)
+        Signals.stopCleanly()
+        let report = try job.run(on: stores)
         if output.json {
-            JSONOutput.print("backup", Self.document(report, options: options))
+            JSONOutput.print("backup", Self.document(report, dryRun: dryRun))
         } else if !output.quiet {
             tell(report)
         }
-        return report.problemCount > 0 ? .partial : .done
+        return report.isPartial ? .partial : .done
     }
 
-    /// Where somebody looks: what the last snapshot had, or what a count beside the first one finds.
-    private func expectTotals(
-        _ options: BackupOptions, _ repository: Repository, _ monitor: TerminalMonitor
-    ) -> SideThread? {
-        guard monitor.isShown, !isStream else { return nil }
-        if let last = ExpectedTotals.previous(repository, host: options.host, roots: options.roots)
-        {
-            let statistics = last.statistics
-            monitor.counts.entriesExpected.store(
-                statistics.files + statistics.directories + statistics.others, ordering: .relaxed)
-            return nil
-        }
-        let (roots, walk) = (options.roots, options.walk)
-        return SideThread {
-            ExpectedTotals.count(roots, walk, into: monitor.counts) { monitor.isOver }
-        }
+    /// Further stores, from the words or from the profile.
+    private func replicaLocations(_ assembly: Assembly) throws -> [String] {
+        let given = try replica.map { try Assembly.text($0.bytes, of: "a repository") }
+        return try given + (assembly.profile()?.replicas.map(\.location) ?? [])
     }
 
     private func sources() throws -> [SourceRoot] {
@@ -225,14 +237,7 @@ struct BackupCommand: Verb {
             words += FileList.paths(
                 in: try HostFile.read(file.bytes, purpose: "the list of sources in"))
         }
-        guard !words.isEmpty else { throw CommandError.usage("the list of sources is empty") }
-        do {
-            return try SourceRoot.merged(try words.map { try SourceRoot($0) })
-        } catch let error as FileTreeError {
-            throw CommandError(
-                .failed, error.description,
-                remedy: "nothing was written; every source has to be there")
-        }
+        return try BackupJob.sources(words)
     }
 
     private func stream() throws -> StreamSource? {
@@ -247,18 +252,6 @@ struct BackupCommand: Verb {
             return String(decoding: word.bytes, as: UTF8.self)
         }
         return .command(words, name: try Self.streamName(stdinFromCommand.bytes))
-    }
-
-    /// Patterns that do not do what they look like.
-    private func warnOfPatterns(_ options: BackupOptions, _ monitor: TerminalMonitor) {
-        for (rule, defect) in options.walk.rules.neverMatching {
-            monitor.note("\(rule) never matches: \(defect)")
-        }
-        for rule in options.walk.rules.probablyAbsolute(roots: options.roots.map(\.path)) {
-            monitor.note(
-                "\(rule) begins at the source; a path from the root of the file system begins with //"
-            )
-        }
     }
 
     private func tell(_ report: BackupReport) {
@@ -281,32 +274,55 @@ struct BackupCommand: Verb {
             ? "would store \(NumberText.bytes(count.newBytes)) before compression"
             : "stored \(NumberText.bytes(count.storedBytes)) in \(NumberText.counted(count.bundles, "bundle"))"
         console.out("  read \(NumberText.bytes(count.readBytes)), \(stored), took \(duration)")
+        if report.stores.count > 1 {
+            for store in report.stores { Self.tell(store) }
+        }
+        StoreSession.shared.tellTraffic(indent: "  ")
         if report.resumedBundles > 0 {
             console.out(
                 "  went on from an interrupted run: \(NumberText.counted(report.resumedBundles, "bundle")) used"
             )
         }
         if report.problemCount > 0 {
-            console.out(
-                console.styled(
-                    "  \(NumberText.counted(report.problemCount, "problem")), stored with the snapshot",
-                    .red))
+            let problems = NumberText.counted(report.problemCount, "problem")
+            let place = report.snapshot.name == nil ? "" : ", stored with the snapshot"
+            console.out(console.styled("  \(problems)\(place)", .red))
         }
     }
 
-    private static func document(_ report: BackupReport, options: BackupOptions) -> [(
+    static func tell(_ store: StoreOutcome) {
+        let console = Console.shared
+        if let failure = store.failure {
+            console.out(
+                console.styled("  \(store.location): not there, \(failure.description)", .red))
+            return
+        }
+        var line = "  \(store.location): there"
+        if store.broughtSnapshots > 0 {
+            line += ", and \(NumberText.counted(store.broughtSnapshots, "snapshot")) that it lacked"
+        }
+        if store.copiedBundles > 0 {
+            line +=
+                ", \(NumberText.counted(store.copiedBundles, "bundle")) of \(NumberText.bytes(store.copiedBytes)) copied"
+        }
+        console.out(line)
+    }
+
+    static func document(_ report: BackupReport, dryRun: Bool) -> [(
         key: String, value: JSONValue
     )] {
         var snapshot = JSONValue.null
         if report.snapshot.name != nil { snapshot = report.snapshot.document }
         return [
-            ("snapshot", snapshot), ("dry_run", .bool(options.dryRun)),
+            ("snapshot", snapshot), ("dry_run", .bool(dryRun)),
             ("statistics", report.statistics.document),
             ("problem_count", .count(report.problemCount)),
             ("problems", .array(report.problems.map(\.document))),
             ("had_cache", .bool(report.hadCache)),
             ("resumed_bundles", .count(report.resumedBundles)),
             ("notes", .array(report.notes.map { .string($0) })),
+            ("stores", .array(report.stores.map(\.document))),
+            StoreSession.shared.trafficField,
         ]
     }
 }
@@ -316,6 +332,16 @@ extension SnapshotProblem {
         .object([
             ("path", JSONValue(path: path)), ("kind", .string(kind.rawValue)),
             ("message", .string(message)),
+        ])
+    }
+}
+
+extension StoreOutcome {
+    var document: JSONValue {
+        .object([
+            ("location", .string(location)), ("error", .optional(failure?.description)),
+            ("brought_snapshots", .count(broughtSnapshots)),
+            ("copied_bundles", .count(copiedBundles)), ("copied_bytes", .count(copiedBytes)),
         ])
     }
 }

@@ -16,6 +16,9 @@ struct DumpCommand: Verb {
 
             In an archive a file that is damaged in the repository is zeros from the damage on; it is named, and the exit code \
             is 4. A single file that is damaged ends the output there.
+
+            Where whoever reads the output has had enough, as head(1) may, dump ends without a word by SIGPIPE, which a shell \
+            shows as 141.
             """)
 
     @Argument(help: ArgumentHelp("What to write.", valueName: "snapshot:path"))

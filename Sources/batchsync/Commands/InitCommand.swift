@@ -10,7 +10,8 @@ struct InitCommand: Verb {
         commandName: "init",
         abstract: "Make a new repository.",
         discussion: """
-            Makes a repository in a directory that is new or empty, and the key with which this host backs up into it.
+            Makes a repository in a directory, on an SFTP server or in an S3 bucket, in a place that is new or empty, and the key \
+            with which this host backs up into it.
 
             By default the repository is encrypted with a passphrase, which is asked for twice. Nothing brings the data \
             back once the passphrase is lost. With --recipient the owner's key stays on another machine, where age-keygen \
@@ -18,6 +19,13 @@ struct InitCommand: Verb {
 
                 batchsync init -r /backup/repository
                 batchsync init -r /backup/repository --recipient age1...
+
+                batchsync init -r sftp://backup@nas/srv/batchsync
+
+            With --replica-of the place becomes a second store of a repository that exists: the same id and the same keys, and \
+            nothing in it yet. A backup with --replica goes to both; what a store lacks it gets from the other.
+
+                batchsync init --replica-of /backup/repository -r s3://bucket/prefix
 
             The repository gets RECOVER.md and recover.py, which restore it without batchsync.
             """)
@@ -39,6 +47,12 @@ struct InitCommand: Verb {
             valueName: "hours"))
     var graceHours = 24
 
+    @Option(
+        help: ArgumentHelp(
+            "Make a second store of this repository instead of a new one.",
+            valueName: "repository"))
+    var replicaOf: PathArgument?
+
     @OptionGroup(title: "Output") var output: PrintOptions
 
     var wantsJSON: Bool { output.json }
@@ -50,6 +64,9 @@ struct InitCommand: Verb {
         if !repository.identity.isEmpty {
             throw ValidationError(
                 "a new repository needs no identity; --recipient says who can read it")
+        }
+        if replicaOf != nil && (noEncryption || !recipient.isEmpty) {
+            throw ValidationError("a replica has the keys of the repository that it belongs to")
         }
         guard (1...8760).contains(graceHours) else {
             throw ValidationError("--grace-hours takes 1 to 8760 hours")
@@ -64,10 +81,14 @@ struct InitCommand: Verb {
                 .exists, location, "is already a repository",
                 remedy: "choose another place, or use this one as it is")
         }
+        if let replicaOf {
+            return try makeReplica(
+                of: try Assembly.text(replicaOf.bytes, of: "a repository"), assembly)
+        }
         let protection = try protection(assembly, location)
-        let (store, _) = try assembly.createStore()
+        let opened = try assembly.createStore()
         let created = try Repository.create(
-            store: store, location: location, protection: protection, now: Assembly.now,
+            store: opened.store, location: location, protection: protection, now: Assembly.now,
             graceSeconds: graceHours * 3600, directories: try assembly.directories())
         if output.json {
             JSONOutput.print(
@@ -82,6 +103,28 @@ struct InitCommand: Verb {
                 ])
         } else {
             tell(created, location)
+        }
+        return .done
+    }
+
+    private func makeReplica(of first: String, _ assembly: Assembly) throws -> ExitStatus {
+        let repository = try assembly.open(
+            .hostKey, in: try assembly.openStore(try assembly.opener(first)))
+        let opened = try assembly.createStore()
+        let replica = try repository.createReplica(in: opened.store, location: opened.location)
+        if output.json {
+            JSONOutput.print(
+                "init",
+                [
+                    ("repository", .string(replica.id.description)),
+                    ("location", .string(opened.location)), ("replica_of", .string(first)),
+                    ("encryption", .string(replica.config.isEncrypted ? "age" : "none")),
+                ])
+        } else {
+            let console = Console.shared
+            console.out("made \(opened.location) a second store of repository \(replica.id.short)")
+            console.out("It is empty. The next backup to both brings it what there is:")
+            console.out("  batchsync backup -r \(first) --replica \(opened.location) PATH...")
         }
         return .done
     }

@@ -363,7 +363,8 @@ struct KeyAcceptCommand: Verb {
     func perform() throws -> ExitStatus {
         let assembly = Assembly(repository)
         if let file { return try acceptHostKey(file, assembly) }
-        let (store, location) = try assembly.openStore()
+        let place = try assembly.openStore()
+        let (store, location) = (place.store, place.location)
         let credential = try assembly.credential(mayAsk: true)
         let directories = try assembly.directories()
         func open(_ directories: HostDirectories, acceptUnproven: Bool) throws -> Repository {
@@ -444,7 +445,8 @@ struct KeyAcceptCommand: Verb {
         }
         // Where a repository is named, the key must be one of it.
         if repository.repository != nil || RawArguments.environment("BATCHSYNC_REPOSITORY") != nil {
-            let (store, location) = try assembly.openStore()
+            let place = try assembly.openStore()
+            let (store, location) = (place.store, place.location)
             let (config, digest) = try Repository.readConfig(store: store, location: location)
             guard config.repository == given.repository, digest == given.configDigest else {
                 throw RepositoryError(

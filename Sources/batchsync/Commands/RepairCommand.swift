@@ -69,6 +69,7 @@ struct RepairIndexCommand: Verb {
         console.out(
             "\(NumberText.counted(report.recordsWritten, "index record")) written, "
                 + "\(NumberText.grouped(report.recordsRemoved)) removed")
+        StoreSession.shared.tellTraffic()
     }
 
     private static func document(_ report: RepairIndexReport) -> [(key: String, value: JSONValue)] {
@@ -87,6 +88,7 @@ struct RepairIndexCommand: Verb {
             ("harmed_snapshots", JSONValue(ids: report.harmedSnapshots)),
             ("harmed_path_count", .count(report.harmedPathCount)),
             ("harmed_paths", .array(report.harmedPaths.map { JSONValue(path: $0) })),
+            StoreSession.shared.trafficField,
         ]
     }
 }

@@ -174,6 +174,7 @@ struct RestoreCommand: Verb {
             console.out(
                 console.styled("  \(NumberText.counted(report.problemCount, "problem"))", .red))
         }
+        StoreSession.shared.tellTraffic(indent: "  ")
         if report.damagedCount > 0 {
             console.out(
                 console.styled(
@@ -220,6 +221,7 @@ struct RestoreCommand: Verb {
                     })
             ),
             ("notes", .array(report.notes.map { .string($0) })),
+            StoreSession.shared.trafficField,
         ]
     }
 }

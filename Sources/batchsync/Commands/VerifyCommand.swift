@@ -17,6 +17,9 @@ struct VerifyCommand: Verb {
                 batchsync verify --read-data=1/30 -r /backup/repository
                 batchsync verify --read-data -r /backup/repository
 
+            Where a store tells more of an object than its length, a checksum in its listing or one that it keeps, that is compared \
+            as well, without reading anything.
+
             Run every night, --read-data=1/30 reads everything in a month. Findings name the damaged object and every \
             snapshot and file it affects; the exit code is 4.
             """)
@@ -27,6 +30,12 @@ struct VerifyCommand: Verb {
             "Read stored data back: all of it, or a share such as 5%, 2GiB or 1/30. Written --read-data=SHARE.",
             valueName: "share"))
     var readData: ShareArgument? = nil
+
+    @Flag(
+        help:
+            "Let an SFTP server compute the SHA-256 of every bundle; the account needs a shell with sha256sum."
+    )
+    var remoteHash = false
 
     @OptionGroup(title: "Repository") var repository: RepositoryOptions
     @OptionGroup(title: "Output") var output: OutputOptions
@@ -40,10 +49,12 @@ struct VerifyCommand: Verb {
     }
 
     func perform() throws -> ExitStatus {
-        let opened = try Assembly(repository).open(.ownerIfGiven)
+        let opened = try Assembly(repository) { $0.hashesRemotely = remoteHash }.open(
+            .ownerIfGiven)
         let monitor = TerminalMonitor(output)
-        let options = VerifyOptions(
+        var options = VerifyOptions(
             readData: readData?.share, host: Assembly.hostName, now: Assembly.now)
+        options.hashesRemotely = remoteHash
         Signals.stopCleanly()
         let verify = Verify(
             repository: opened, options: options, monitor: monitor,
@@ -84,6 +95,19 @@ struct VerifyCommand: Verb {
             console.out(
                 "\(NumberText.counted(report.entries, "entry", "entries")) in the manifests")
         }
+        let compared = [
+            (report.comparedByMD5, "by the MD5 that the store lists"),
+            (report.comparedBySHA256, "by the SHA-256 that the store keeps"),
+            (report.computedRemotely, "by the SHA-256 that the server computed"),
+        ].filter { $0.0 > 0 }
+        for (count, how) in compared {
+            console.out("\(NumberText.counted(count, "bundle")) compared \(how)")
+        }
+        if report.uncompared > 0 {
+            console.out(
+                "\(NumberText.counted(report.uncompared, "bundle")) compared by length only: the store says no more of them"
+            )
+        }
         if report.bundlesRead > 0 {
             let depth =
                 report.contentRead ? "opened, every chunk hashed" : "compared with their SHA-256"
@@ -101,6 +125,7 @@ struct VerifyCommand: Verb {
                 "\(NumberText.counted(report.orphans, "bundle")) of \(NumberText.bytes(report.orphanBytes)) no snapshot needs"
             )
         }
+        StoreSession.shared.tellTraffic()
         if report.isSound {
             console.out(console.styled("no damage found", .green))
         } else {
@@ -130,11 +155,16 @@ struct VerifyCommand: Verb {
             ("bundles", .count(report.bundles)), ("bundle_bytes", .count(report.bundleBytes)),
             ("chunks", .count(report.chunks)), ("orphans", .count(report.orphans)),
             ("orphan_bytes", .count(report.orphanBytes)),
+            ("compared_by_md5", .count(report.comparedByMD5)),
+            ("compared_by_sha256", .count(report.comparedBySHA256)),
+            ("computed_remotely", .count(report.computedRemotely)),
+            ("compared_by_length", .count(report.uncompared)),
             ("manifests_read", .bool(report.manifestsRead)),
             ("entries", .count(report.entries)), ("bundles_read", .count(report.bundlesRead)),
             ("bytes_read", .count(report.bytesRead)), ("content_read", .bool(report.contentRead)),
             ("never_read", .count(report.neverRead)),
             ("oldest_read", report.oldestRead.map { .time($0) } ?? .null),
+            StoreSession.shared.trafficField,
         ]
     }
 }

@@ -2,6 +2,7 @@ import AgeEncryption
 import ArgumentParser
 import FileTree
 import ObjectStorage
+import Profiles
 import Replication
 import SnapshotModel
 import SnapshotRepository
@@ -45,6 +46,10 @@ struct ErrorReport {
             (status, message, remedy) = (.failed, error.description, error.remedy)
         case let error as FileTreeError:
             (status, message, remedy) = (.failed, error.description, "")
+        case let error as ProfileError:
+            (status, message, remedy) = (
+                error.kind == .invalid ? .usage : .failed, error.description, error.remedy
+            )
         case let error as AgeError:
             (status, message, remedy) = (.wrongKey, error.description, "")
         default:

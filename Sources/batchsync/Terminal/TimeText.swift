@@ -58,6 +58,16 @@ enum TimeText {
         return String(machine(time).prefix(19)) + "Z"
     }
 
+    /// Seconds since Monday's midnight by the clock on the wall, for timetables.
+    static func secondOfLocalWeek() -> Int {
+        var now = time(nil)
+        var at = tm()
+        guard localtime_r(&now, &at) != nil else { return 0 }
+        // tm counts days from Sunday, a week of work begins on Monday.
+        let day = (Int(at.tm_wday) + 6) % 7
+        return ((day * 24 + Int(at.tm_hour)) * 60 + Int(at.tm_min)) * 60 + Int(at.tm_sec)
+    }
+
     /// `4.2 s`, `3:07`, `1:02:03`.
     static func duration(milliseconds: Int) -> String {
         if milliseconds < 60_000 {

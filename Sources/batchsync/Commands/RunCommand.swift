@@ -1,0 +1,94 @@
+import ArgumentParser
+import Profiles
+import Replication
+import SnapshotModel
+
+struct RunCommand: Verb {
+    static let configuration = CommandConfiguration(
+        commandName: "run",
+        abstract: "Do what a profile says: back up, verify, forget.",
+        discussion: """
+            A profile is a file that describes one backup job; batchsync-profile(5) tells how to write it. A run executes the hooks, backs \
+            up to the repository and to every further store of it, reads a share of what is stored back, and forgets what \
+            the retention rules do not keep. Each store is looked after by itself; one that is down does not stop the others \
+            and gets what it lacks the next time.
+
+                batchsync profile check home
+                batchsync run home
+                batchsync run /srv/jobs/shop.toml --if-older-than 20h
+
+            A profile runs once at a time on a host; a second run says who is running since when and exits with 5. Exit code 3 \
+            means that the snapshot is there, and that something was left out: a file, or a store.
+            """)
+
+    @Argument(
+        help: ArgumentHelp("The profile's name, or the path of its file.", valueName: "profile"),
+        transform: plainText)
+    var name: String
+
+    @Option(
+        help: ArgumentHelp(
+            "Do nothing where the last good snapshot is younger than this, such as 20h.",
+            valueName: "time"))
+    var ifOlderThan: DurationArgument?
+
+    @Option(
+        help: ArgumentHelp(
+            "Wait this long for a store that does not answer, instead of what the profile says.",
+            valueName: "time"))
+    var waitOnline: DurationArgument?
+
+    @OptionGroup(title: "Output") var output: OutputOptions
+
+    var wantsJSON: Bool { output.json }
+
+    func perform() throws -> ExitStatus {
+        var profile = try Assembly.load(name)
+        if let waitOnline { profile.schedule.waitOnlineSeconds = Int(waitOnline.seconds) }
+        let directories = try Assembly(profile).directories()
+        let lock = try RunLock(profile: profile.name, directories: directories)
+        Signals.stopCleanly()
+        let monitor = TerminalMonitor(output)
+        let report = try ProfileRun(profile, monitor: monitor).perform(
+            ifOlderThan: ifOlderThan.map { Int($0.seconds) }
+                ?? profile.schedule.ifOlderThanSeconds)
+        withExtendedLifetime(lock) {}
+        if output.json { JSONOutput.print("run", report.fields) } else { tell(report) }
+        return report.status
+    }
+
+    private func tell(_ report: RunReport) {
+        let console = Console.shared
+        if !output.quiet, report.failures.isEmpty || report.backup != nil {
+            console.out(
+                "\(report.profile): \(report.summary), took \(TimeText.duration(milliseconds: report.milliseconds))"
+            )
+        }
+        for failure in report.failures {
+            console.say("batchsync: \(failure.message)")
+            if !failure.remedy.isEmpty { console.say("  \(failure.remedy)") }
+        }
+        guard !output.quiet else { return }
+        for store in report.backup?.stores ?? [] where (report.backup?.stores.count ?? 0) > 1 {
+            BackupCommand.tell(store)
+        }
+        for store in report.stores {
+            var parts: [String] = []
+            if let verified = store.verified {
+                parts.append(
+                    verified.bundlesRead > 0
+                        ? "verified, \(NumberText.bytes(verified.bytesRead)) read back"
+                        : "verified")
+            }
+            if !store.forgotten.isEmpty {
+                parts.append("\(NumberText.counted(store.forgotten.count, "snapshot")) forgotten")
+            }
+            if let failure = store.failure { parts.append(failure) }
+            parts += store.notices
+            if !parts.isEmpty {
+                console.out("  \(store.location): \(parts.joined(separator: ", "))")
+            }
+        }
+        StoreSession.shared.tellTraffic(indent: "  ")
+    }
+}

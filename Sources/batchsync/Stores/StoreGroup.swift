@@ -1,0 +1,64 @@
+import ObjectStorage
+import Replication
+import SnapshotRepository
+
+/// The stores of one repository that answer, the first of them leading. One that is down does not
+/// stop the others.
+struct StoreGroup {
+    let leader: Repository
+    let uploads: UploadLimits
+    let replicas: [ReplicaTarget]
+    /// Stores that do not answer.
+    let lost: [StoreOutcome]
+
+    var repositories: [Repository] { [leader] + replicas.map(\.repository) }
+
+    /// - Throws: What the only store has to say, or that none of several answers; and where two are
+    ///   not of one repository.
+    init(_ locations: [String], _ assembly: Assembly, _ monitor: any Monitor) throws {
+        var found: [(repository: Repository, uploads: UploadLimits)] = []
+        var lost: [StoreOutcome] = []
+        for location in locations {
+            do {
+                let opened = try assembly.openStore(try assembly.opener(location))
+                let repository = try assembly.open(
+                    .hostKey, in: opened, asReplica: location != locations[0])
+                if let first = found.first?.repository, first.id != repository.id {
+                    throw CommandError.usage(
+                        "\(location) is another repository than \(first.location)",
+                        remedy: "'batchsync init --replica-of' makes a further store of one")
+                }
+                found.append((repository, opened.uploads))
+            } catch {
+                guard locations.count > 1, let failure = Self.failureOfOne(error) else {
+                    throw error
+                }
+                monitor.note("\(location): \(failure.description)")
+                lost.append(StoreOutcome(location: location, failure: failure))
+            }
+        }
+        guard let first = found.first else {
+            throw CommandError(
+                .failed, "no store of the repository answers; nothing was done",
+                remedy: lost.first?.failure?.remedy ?? "")
+        }
+        leader = first.repository
+        uploads = first.uploads
+        replicas = found.dropFirst().map { ReplicaTarget($0.repository, uploads: $0.uploads) }
+        self.lost = lost
+    }
+
+    /// What concerns one store alone: the others can go on without it. A key that is missing, or a
+    /// sender who is not proven, concerns the user.
+    private static func failureOfOne(_ error: any Error) -> ReplicationError? {
+        switch error {
+        case let error as StorageError:
+            ReplicationError(
+                .repository(.storage), "", error.description, remedy: error.remedy)
+        case let error as RepositoryError
+        where error.kind == .storage || error.kind == .notARepository:
+            ReplicationError(error)
+        default: nil
+        }
+    }
+}

@@ -1,0 +1,165 @@
+import CSystem
+import Glibc
+import ObjectStorage
+import Replication
+import SnapshotModel
+import SnapshotRepository
+import Transfer
+
+/// A store as a verb uses it: with retries, limits and counting around it.
+struct OpenedStore: Sendable {
+    let store: any ObjectStore
+    /// As its user named it.
+    let location: String
+    let controls: StoreControls
+    /// How bundles are brought to it.
+    let uploads: UploadLimits
+    /// What this host knows of it from earlier runs.
+    let memory: StoreMemory
+
+    /// Keeps for the next run what this one has learned. A run that asked little has learned nothing.
+    func remember() {
+        guard let settled = controls.settledConcurrency, settled != memory.concurrency else {
+            return
+        }
+        var memory = memory
+        memory.concurrency = settled
+        memory.save()
+    }
+}
+
+/// Turns an address, and what the user says of it, into a store.
+struct StoreOpener {
+    let location: String
+    let access: StoreAccess
+    let directories: HostDirectories
+    let counter: TrafficCounter
+
+    /// Calls at once beyond which no store is tried: memory and descriptors are for more than this.
+    static let mostCallsToS3 = 32
+    private static let mostCallsToSFTP = 8
+
+    var spoolDirectory: String {
+        access.spoolDirectory ?? Assembly.variable("TMPDIR") ?? "/var/tmp"
+    }
+
+    // MARK: Opening
+
+    /// Makes the store for a new repository, or opens the one that is there.
+    func create() throws -> OpenedStore {
+        switch try StoreLocation(location) {
+        case .directory(let path):
+            // What is a repository already is better named so than as a directory that is not empty.
+            let isThere = LocalFile.exists(path + "/config.json")
+            return wrapLocal(
+                isThere ? try LocalStore.open(at: path) : try LocalStore.create(at: path))
+        case .sftp(let place):
+            return try sftp(place, creating: true)
+        case .s3(let address):
+            return try s3(address, creating: true)
+        }
+    }
+
+    func open() throws -> OpenedStore {
+        switch try StoreLocation(location) {
+        case .directory(let path): return wrapLocal(try LocalStore.open(at: path))
+        case .sftp(let place): return try sftp(place, creating: false)
+        case .s3(let address): return try s3(address, creating: false)
+        }
+    }
+
+    // MARK: Wrapping
+
+    private var surroundings: StoreSurroundings {
+        StoreSurroundings(
+            shouldStop: { Signals.haveArrived },
+            report: { StoreEventText.tell($0) })
+    }
+
+    private func settings(memory: StoreMemory, maximum: Int?) -> StoreSettings {
+        var settings = StoreSettings(
+            counter: counter, surroundings: surroundings, secondOfWeek: TimeText.secondOfLocalWeek)
+        settings.uploadLimit = access.uploadLimit
+        settings.downloadLimit = access.downloadLimit
+        if let waiting = access.waitOnlineSeconds {
+            settings.retry.patienceSeconds = max(settings.retry.patienceSeconds, waiting)
+        }
+        if let maximum {
+            settings.concurrency = .init(
+                start: access.connections ?? memory.concurrency,
+                maximum: access.connections ?? maximum)
+        }
+        return settings
+    }
+
+    private func wrapLocal(_ store: LocalStore) -> OpenedStore {
+        let memory = StoreMemory(location, directories: directories)
+        var settings = settings(memory: memory, maximum: nil)
+        settings.countsCalls = true
+        // A disk that fails will not be better in a quarter of an hour; a network file system may.
+        settings.retry.patienceSeconds = access.waitOnlineSeconds ?? 60
+        let (wrapped, controls) = StoreStack.wrap(store, settings)
+        return OpenedStore(
+            store: wrapped, location: location, controls: controls, uploads: .local,
+            memory: memory)
+    }
+
+    func wrapRemote(
+        _ store: any ObjectStore, memory: StoreMemory, maximum: Int
+    ) -> OpenedStore {
+        let (wrapped, controls) = StoreStack.wrap(
+            store, settings(memory: memory, maximum: maximum))
+        let threads = access.connections ?? maximum
+        return OpenedStore(
+            store: wrapped, location: location, controls: controls,
+            uploads: .remote(
+                threads: min(threads, Self.mostCallsToSFTP),
+                spoolBytes: access.spoolBytes ?? Limits.spoolBytes),
+            memory: memory)
+    }
+
+    /// Runs the first call to a store, again and again for as long as the user said to wait for it.
+    private func whenOnline<Store>(
+        _ connect: () throws(StorageError) -> Store
+    ) throws(StorageError) -> Store {
+        var policy = RetryPolicy()
+        policy.patienceSeconds = access.waitOnlineSeconds ?? 0
+        var store: Store?
+        try waitUntilReachable(policy: policy, surroundings: surroundings) {
+            () throws(StorageError) in
+            store = try connect()
+        }
+        guard let store else { preconditionFailure("reached, and no store") }
+        return store
+    }
+
+    // MARK: SFTP
+
+    private func sftp(_ place: SFTPLocation, creating: Bool) throws -> OpenedStore {
+        let memory = StoreMemory(location, directories: directories)
+        var options = SFTPStore.Options()
+        if let command = access.sshCommand { options.command = try SSHCommand(command) }
+        if let connections = access.connections { options.connections = connections }
+        options.mayAsk = isatty(0) == 1
+        options.hashesRemotely = access.hashesRemotely
+        options.spoolDirectory = spoolDirectory
+        options.traffic = counter
+        let prepared = options
+        let store = try whenOnline { () throws(StorageError) in
+            guard creating else { return try SFTPStore.open(at: place, options: prepared) }
+            do throws(StorageError) {
+                return try SFTPStore.create(at: place, options: prepared)
+            } catch {
+                // A repository that is there is better named so than as a directory with something
+                // in it.
+                guard error.kind == .exists,
+                    let there = try? SFTPStore.open(at: place, options: prepared),
+                    let config = ObjectKey("config.json"),
+                    let found = try? there.head(config), found.length > 0
+                else { throw error }
+                return there
+            }
+        }
+        return wrapRemote(store, memory: memory, maximum: Self.mostCallsToSFTP)
+    }
+}
