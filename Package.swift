@@ -144,7 +144,8 @@ let package = Package(
             swiftSettings: strict),
         /// The servers and the proxy that other tests talk to, held to what they claim.
         .testTarget(
-            name: "ServerTests", dependencies: ["TestSupport"], swiftSettings: strict),
+            name: "ServerTests", dependencies: ["TestSupport"], exclude: ["Fixtures"],
+            swiftSettings: strict),
         .testTarget(
             name: "ObjectStorageTests",
             dependencies: [
