@@ -18,7 +18,7 @@ demo_packages=(python3 acl attr)
 # The tests let other people's tools open what batchsync wrote, make every kind of file, and store
 # to servers that they start.
 test_packages=(age zstd tar xz-utils mandoc mtree-netbsd libarchive-tools acl attr libcap2-bin
-    e2fsprogs util-linux coreutils findutils diffutils procps strace python3 python3-venv openssh-server openssh-client openssl)
+    e2fsprogs util-linux coreutils findutils diffutils procps strace python3 python3-venv openssh-server openssh-client openssl tzdata)
 lint_packages=(shellcheck mandoc)
 # borg is built from source where there is no wheel for this machine.
 bench_packages=(age zstd tar python3 python3-venv python3-dev build-essential pkg-config
