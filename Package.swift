@@ -73,7 +73,7 @@ let package = Package(
 
         /// Named immutable bytes somewhere. Has never heard of a snapshot.
         .target(
-            name: "ObjectStorage", dependencies: ["Transfer", "CSystem", crypto],
+            name: "ObjectStorage", dependencies: ["SnapshotModel", "Transfer", "CSystem", crypto],
             swiftSettings: strict),
 
         /// What a host remembers of its runs and tells of them: history, status, metrics, log,
@@ -150,7 +150,12 @@ let package = Package(
             name: "ServerTests", dependencies: ["TestSupport"], swiftSettings: strict),
         .testTarget(
             name: "ObjectStorageTests",
-            dependencies: ["ObjectStorage", "Transfer", "TestSupport", "CSystem", crypto],
+            dependencies: [
+                "ObjectStorage", "SnapshotModel", "Transfer", "TestSupport", "CSystem", crypto,
+            ],
+            swiftSettings: strict),
+        .testTarget(
+            name: "ProfilesTests", dependencies: ["Profiles", "SnapshotModel", "TestSupport"],
             swiftSettings: strict),
         .testTarget(
             name: "FileTreeTests", dependencies: ["FileTree", "SnapshotModel", "CSystem"],

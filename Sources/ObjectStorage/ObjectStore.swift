@@ -56,6 +56,10 @@ package protocol ObjectStore: Sendable {
     /// Removes the object, durably. A missing one is no error.
     func delete(_ key: ObjectKey) throws(StorageError)
 
+    /// Removes the objects, durably, in as few requests as the store can, and hands each that it
+    /// could not remove to `failed`. Missing ones are no error.
+    func delete(_ keys: [ObjectKey], _ failed: (ObjectKey, StorageError) -> Void)
+
     /// Makes an empty spool file in the place that suits this store best.
     func makeSpool() throws(StorageError) -> SpoolFile
 
@@ -97,6 +101,16 @@ extension ObjectStore {
     ) throws(StorageError) {
         guard let last else { return try list(prefix: prefix, body) }
         try list(prefix: prefix) { object in object.key <= last || body(object) }
+    }
+
+    package func delete(_ keys: [ObjectKey], _ failed: (ObjectKey, StorageError) -> Void) {
+        for key in keys {
+            do throws(StorageError) {
+                try delete(key)
+            } catch {
+                failed(key, error)
+            }
+        }
     }
 
     package func removeEmptyDirectories(below prefix: String) {}

@@ -243,7 +243,8 @@ final class RunningTransfer: @unchecked Sendable {
                 bodyPosition += count
                 return count
             }
-            let reason = count == 0 ? "it is shorter than it was" : String(cString: strerror(Int32(-count)))
+            let reason =
+                count == 0 ? "it is shorter than it was" : String(cString: strerror(Int32(-count)))
             failure = TransferError(
                 .file, "cannot read what is to be sent: \(reason)", isTransient: false)
             return Int(CURL_READFUNC_ABORT)

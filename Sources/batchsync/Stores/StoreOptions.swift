@@ -29,7 +29,7 @@ struct StoreOptions: ParsableArguments {
 
     @Option(
         help: ArgumentHelp(
-            "Storage class of new bundles, such as STANDARD_IA. Records stay in the bucket's own.",
+            "Put new bundles into this storage class, such as STANDARD_IA; records stay in the bucket's own.",
             valueName: "class"),
         transform: plainText)
     var storageClass: String?
