@@ -56,6 +56,10 @@ package protocol ObjectStore: Sendable {
     /// Removes the object, durably. A missing one is no error.
     func delete(_ key: ObjectKey) throws(StorageError)
 
+    /// Removes the objects, durably, in as few requests as the store can, and hands each that it
+    /// could not remove to `failed`. Missing ones are no error.
+    func delete(_ keys: [ObjectKey], _ failed: (ObjectKey, StorageError) -> Void)
+
     /// Makes an empty spool file in the place that suits this store best.
     func makeSpool() throws(StorageError) -> SpoolFile
 
@@ -99,6 +103,16 @@ extension ObjectStore {
         try list(prefix: prefix) { object in object.key <= last || body(object) }
     }
 
+    package func delete(_ keys: [ObjectKey], _ failed: (ObjectKey, StorageError) -> Void) {
+        for key in keys {
+            do throws(StorageError) {
+                try delete(key)
+            } catch {
+                failed(key, error)
+            }
+        }
+    }
+
     package func removeEmptyDirectories(below prefix: String) {}
 
     package func digests(
@@ -125,6 +139,9 @@ package struct StoreCapabilities: Sendable, Equatable {
     package var remoteDigests = false
     /// `StoredObject.sha256` is there when one key is asked for.
     package var headShowsSHA256 = false
+    /// Another object is refused where a key is taken. Elsewhere that names are digests of what they
+    /// name has to do.
+    package var refusesReplacement = true
 
     package init(
         conditionalPut: Bool, rangedReads: Bool, listingShowsMD5: Bool, listingShowsTime: Bool,
