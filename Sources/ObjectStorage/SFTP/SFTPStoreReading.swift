@@ -3,8 +3,8 @@ extension SFTPStore {
     package func get(_ key: ObjectKey, maximumBytes: Int) throws(StorageError) -> [UInt8] {
         let subject = subject(.get, key)
         options.traffic.count(.get)
-        return try perform(subject, isTransfer: maximumBytes >= SFTPStore.transferBytes) {
-            (exchange) throws(SFTPFailure) in
+        // What is read whole is small, whatever the caller would bear.
+        return try perform(subject) { (exchange) throws(SFTPFailure) in
             try open(key, exchange, subject) { (handle) throws(SFTPFailure) in
                 try readAll(handle, exchange, maximumBytes: maximumBytes, subject)
             }
