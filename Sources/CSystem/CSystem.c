@@ -224,6 +224,7 @@ int csys_fstatfs(int fd, csys_filesystem *out) {
 }
 
 int csys_try_lock(int fd) { RETRIED(flock(fd, LOCK_EX | LOCK_NB)); }
+int csys_lock(int fd) { RETRIED(flock(fd, LOCK_EX)); }
 
 static int64_t clock_ns(clockid_t clock) {
     struct timespec t;

@@ -136,6 +136,8 @@ int csys_fstatfs(int fd, csys_filesystem *out);
 
 /// Advisory whole-file lock (flock), exclusive, without waiting.
 int csys_try_lock(int fd);
+/// The same, and waits for whoever holds it.
+int csys_lock(int fd);
 
 /// CLOCK_REALTIME and CLOCK_BOOTTIME in nanoseconds. The second runs through suspend.
 int64_t csys_realtime_ns(void);
