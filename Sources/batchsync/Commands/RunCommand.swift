@@ -8,7 +8,7 @@ struct RunCommand: Verb {
         commandName: "run",
         abstract: "Do what a profile says: back up, verify, forget.",
         discussion: """
-            A profile is a file that describes one backup job, in TOML. A run executes the hooks, backs \
+            A profile is a TOML file that describes one backup job. A run executes the hooks, backs \
             up to the repository and to every further store of it, reads a share of what is stored back, and forgets what \
             the retention rules do not keep. Each store is looked after by itself; one that is down does not stop the others \
             and gets what it lacks the next time.

@@ -9,15 +9,20 @@ extension StoreOpener {
         func find() throws(S3CredentialsError) -> S3Credentials? { credentials }
     }
 
-    private func credentialSource() -> any S3CredentialSource {
+    private func credentialSource() throws(CommandError) -> any S3CredentialSource {
         let id = access.accessKeyID ?? Assembly.variable("AWS_ACCESS_KEY_ID")
         let secret = access.secretAccessKey ?? Assembly.variable("AWS_SECRET_ACCESS_KEY")
-        guard let id, let secret else { return GivenCredentials(credentials: nil) }
+        guard let id, let secret else {
+            throw CommandError(
+                .failed, "\(location): there are no keys for the service",
+                remedy: "set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or name them in a profile"
+            )
+        }
         return GivenCredentials(
             credentials: S3Credentials(
                 keyID: id, secret: secret,
                 sessionToken: access.sessionToken ?? Assembly.variable("AWS_SESSION_TOKEN"),
-                origin: "the environment"))
+                origin: access.accessKeyID == nil ? "the environment" : "the profile"))
     }
 
     private func s3Location(_ address: String) throws -> S3Location {
@@ -70,9 +75,10 @@ extension StoreOpener {
         transfer.userAgent = Assembly.program
         let options = try s3Options()
         let engine = TransferEngine(transfer)
+        let credentials = try credentialSource()
         func store(_ traits: S3Traits?) -> S3Store {
             S3Store.open(
-                place, options: options, credentials: credentialSource(), engine: engine,
+                place, options: options, credentials: credentials, engine: engine,
                 traits: traits ?? S3Traits(), counter: counter, spoolDirectory: spoolDirectory)
         }
         var known = memory.s3Traits.map { S3Traits(text: $0) }
