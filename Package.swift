@@ -165,9 +165,6 @@ let package = Package(
             name: "FileTreeTests", dependencies: ["FileTree", "SnapshotModel", "CSystem"],
             swiftSettings: strict),
         .testTarget(
-            name: "ProfilesTests", dependencies: ["Profiles", "SnapshotModel", "TestSupport"],
-            swiftSettings: strict),
-        .testTarget(
             name: "BundleFormatTests",
             dependencies: ["BundleFormat", "SnapshotModel", "AgeEncryption", "CLibZstd"],
             swiftSettings: strict),

@@ -215,7 +215,7 @@ struct DecodingTests {
             ("a = ", 1), ("x = 1\na = [1,,2]", 2), ("a = [\n,]", 2), ("a = { b = , }", 1),
             ("a = #", 1),
             ("a = True", 1), ("a = _1", 1), ("[repository]\nlocation = /r", 2), ("a = 1\na = 2", 2),
-            ("x = \"open\nlocation", 1), ("\n\n[[x]\n", 3), ("a = [1,\n2,\n", 3),
+            ("x = \"open\nlocation", 1), ("\n\n[[x]\n", 3), ("x = 1\na = [1,\n2,\n", 2),
             ("x = 1\n\n[x]\n", 3), ("a = 2026-13-01", 1),
         ])
     func syntax(_ text: String, _ line: Int) throws {
