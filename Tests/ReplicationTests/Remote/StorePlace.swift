@@ -1,0 +1,226 @@
+import Glibc
+import ObjectStorage
+import Replication
+import Synchronization
+import TestSupport
+import Testing
+import Transfer
+
+/// Every kind of place where a repository can lie.
+enum StoreKind: String, CaseIterable, Sendable, CustomTestStringConvertible {
+    case memory, directory
+    /// The S3 servers: our own, that of rclone over a directory, moto's, Ceph's gateway.
+    case strictS3 = "strict S3"
+    case rclone, moto
+    case ceph = "Ceph"
+    /// The SFTP servers: OpenSSH's, and one that has no extension whatever.
+    case openSSH = "OpenSSH"
+    case bareSFTP = "SFTP without extensions"
+
+    var testDescription: String { rawValue }
+
+    /// Those on which the campaigns run: each protocol with the server that is strictest about it.
+    static let campaigns: [StoreKind] = [.strictS3, .openSSH]
+
+    fileprivate var server: (kind: TestServer.Kind, options: [String])? {
+        switch self {
+        case .memory, .directory: nil
+        case .strictS3: (.strictS3, ["--bucket", "test"])
+        case .rclone: (.rclone, [])
+        case .moto: (.moto, [])
+        case .ceph: (.ceph, [])
+        case .openSSH: (.openSSH, [])
+        case .bareSFTP: (.asyncSSH, ["--drop-extensions", "all"])
+        }
+    }
+
+    var isS3: Bool { [.strictS3, .rclone, .moto, .ceph].contains(self) }
+}
+
+/// A place for one repository, empty at first, on a server that all tests share unless one wants it
+/// for itself.
+final class StorePlace: Sendable {
+    let kind: StoreKind
+    /// What stands between the clients and the server, where anything does.
+    let proxy: FaultProxy?
+    /// As a user writes it.
+    let location: String
+    let server: TestServer?
+    private let directory: TemporaryDirectory?
+    private let memory: MemoryStore?
+
+    private let isMade = Mutex(false)
+
+    private static let number = Mutex(0)
+
+    /// - Parameter ownServer: For a test that reads the server's log, or stops it.
+    /// - Parameter behindProxy: Puts a fault proxy before the server.
+    /// - Throws: Cancels the test where this machine cannot have the server.
+    init(_ kind: StoreKind, ownServer: Bool = false, behindProxy: Bool = false) throws {
+        self.kind = kind
+        let number = Self.number.withLock { number in
+            number += 1
+            return number
+        }
+        do {
+            server = try ownServer
+                ? Self.start(kind) : SharedServer.of(kind) { try Self.start(kind) }
+            let endpoint = kind.isS3 ? server?["S3_ENDPOINT"] : server?["SFTP_PORT"]
+            proxy =
+                if behindProxy, let endpoint {
+                    try FaultProxy(
+                        toward: kind.isS3 ? endpoint : "127.0.0.1:\(endpoint)",
+                        kind.isS3 ? .http : .tcp)
+                } else { nil }
+        } catch let lack as TestServer.Unavailable {
+            try Test.cancel("\(lack)")
+        }
+        memory = kind == .memory ? MemoryStore() : nil
+        directory = kind == .directory ? .inMemory() : nil
+        switch kind {
+        case .memory: location = "memory"
+        case .directory: location = directory?.path("store") ?? ""
+        case .openSSH, .bareSFTP:
+            let root = server?["SFTP_PATH"] ?? "/"
+            location = "sftp://store\(root == "/" ? "" : root)/place-\(number)"
+        default: location = "s3://\(server?["S3_BUCKET"] ?? "")/place-\(number)"
+        }
+    }
+
+    private static func start(_ kind: StoreKind) throws -> TestServer? {
+        try kind.server.map { try TestServer($0.kind, $0.options) }
+    }
+
+    // MARK: - The store
+
+    /// The store itself; made with the first call.
+    ///
+    /// - Parameter stallSeconds: How long nothing may move while an answer is due.
+    func bareStore(
+        counter: TrafficCounter = TrafficCounter(), stallSeconds: Int = 60
+    ) throws -> any ObjectStore {
+        let isFirst = isMade.withLock { made in
+            defer { made = true }
+            return !made
+        }
+        switch kind {
+        case .memory: return try #require(memory)
+        case .directory:
+            return try isFirst ? LocalStore.create(at: location) : LocalStore.open(at: location)
+        case .openSSH, .bareSFTP:
+            var options = SFTPStore.Options()
+            options.command = try SSHCommand(sshCommand)
+            options.stallSeconds = stallSeconds
+            options.spoolDirectory = spoolDirectory
+            options.traffic = counter
+            let place = try SFTPLocation(location)
+            return try isFirst
+                ? SFTPStore.create(at: place, options: options)
+                : SFTPStore.open(at: place, options: options)
+        default:
+            let server = try #require(server)
+            var options = S3Options()
+            options.stallSeconds = Double(stallSeconds)
+            return S3Store.open(
+                try S3Location.parse(
+                    location, endpoint: try S3Endpoint(endpoint), region: server["S3_REGION"]),
+                options: options, credentials: Keys(server), engine: TransferEngine(),
+                traits: traits, counter: counter, spoolDirectory: spoolDirectory)
+        }
+    }
+
+    /// The store with the wrappers that the command puts around it, and waits that are a tenth.
+    func store(
+        counter: TrafficCounter = TrafficCounter(), stallSeconds: Int = 60,
+        patienceSeconds: Double = 120,
+        report: @escaping @Sendable (StoreEvent) -> Void = { _ in }
+    ) throws -> any ObjectStore {
+        var settings = StoreSettings(
+            counter: counter, surroundings: StoreSurroundings(report: report),
+            secondOfWeek: { 0 })
+        settings.retry.firstWaitSeconds /= 10
+        settings.retry.longestWaitSeconds /= 10
+        settings.retry.patienceSeconds = patienceSeconds
+        if kind != .directory && kind != .memory {
+            settings.concurrency = .init(start: nil, maximum: 8)
+        }
+        return StoreStack.wrap(
+            try bareStore(counter: counter, stallSeconds: stallSeconds), settings
+        ).store
+    }
+
+    /// How a run brings bundles to such a place.
+    var uploads: UploadLimits {
+        kind == .directory || kind == .memory ? .local : .remote(threads: 4)
+    }
+
+    /// What a probe finds of each service.
+    private var traits: S3Traits {
+        var traits = S3Traits()
+        traits.conditionalPut = kind != .rclone
+        traits.listingShowsMD5 = true
+        traits.keepsSHA256 = kind == .strictS3
+        return traits
+    }
+
+    private struct Keys: S3CredentialSource {
+        let credentials: S3Credentials
+
+        init(_ server: TestServer) {
+            credentials = S3Credentials(
+                keyID: server["S3_ACCESS_KEY"], secret: server["S3_SECRET_KEY"], origin: "a test")
+        }
+
+        func find() -> S3Credentials? { credentials }
+    }
+
+    private var endpoint: String { proxy?.url ?? server?["S3_ENDPOINT"] ?? "" }
+
+    private var spoolDirectory: String { access("/dev/shm", W_OK) == 0 ? "/dev/shm" : "/tmp" }
+
+    private var sshCommand: String {
+        let port = proxy.map { " -p \($0.port)" } ?? ""
+        return "ssh -F \(server?["SFTP_SSH_CONFIG"] ?? "")\(port)"
+    }
+
+    // MARK: - The built command
+
+    /// What the command is told of the place, behind its verb.
+    var words: [String] {
+        var words = ["-r", location]
+        if kind == .openSSH || kind == .bareSFTP { words += ["--ssh-command", sshCommand] }
+        return words
+    }
+
+    /// What the command finds of the place in its environment.
+    var environment: [String: String] {
+        guard kind.isS3, let server else { return [:] }
+        return [
+            "AWS_ENDPOINT_URL": endpoint, "AWS_ACCESS_KEY_ID": server["S3_ACCESS_KEY"],
+            "AWS_SECRET_ACCESS_KEY": server["S3_SECRET_KEY"], "AWS_REGION": server["S3_REGION"],
+            // The configuration of whoever runs the tests is not for them.
+            "AWS_CONFIG_FILE": "/dev/null", "AWS_SHARED_CREDENTIALS_FILE": "/dev/null",
+            "TMPDIR": spoolDirectory,
+        ]
+    }
+}
+
+/// A server that is started by whoever needs it first, and that all others share.
+private final class SharedServer: Sendable {
+    private let result = Mutex<Result<TestServer?, any Error>?>(nil)
+
+    private static let all = Dictionary(
+        uniqueKeysWithValues: StoreKind.allCases.map { ($0, SharedServer()) })
+
+    static func of(
+        _ kind: StoreKind, _ start: () throws -> TestServer?
+    ) throws -> TestServer? {
+        guard let server = all[kind] else { return nil }
+        // Whoever comes while it starts wants the same, and waits.
+        return try server.result.withLock { result in
+            let found = result ?? Result { try start() }
+            result = found
+            return try found.get()
+        }
+    }
+}
