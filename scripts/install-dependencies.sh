@@ -18,7 +18,7 @@ demo_packages=(python3 acl attr)
 # The tests let other people's tools open what batchsync wrote, make every kind of file, and store
 # to servers that they start.
 test_packages=(age zstd tar xz-utils mandoc mtree-netbsd libarchive-tools acl attr libcap2-bin
-    e2fsprogs util-linux coreutils findutils diffutils procps strace python3 python3-venv openssh-server openssh-client openssl)
+    e2fsprogs util-linux coreutils findutils diffutils procps strace python3 python3-venv openssh-server openssh-client openssl tzdata)
 # A distributed object store for the tests: some 290 MB.
 ceph_packages=(radosgw ceph-mon ceph-osd)
 lint_packages=(shellcheck mandoc)
