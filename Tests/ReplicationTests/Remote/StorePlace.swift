@@ -63,7 +63,8 @@ final class StorePlace: Sendable {
             return number
         }
         do {
-            server = try ownServer
+            server =
+                try ownServer
                 ? Self.start(kind) : SharedServer.of(kind) { try Self.start(kind) }
             let endpoint = kind.isS3 ? server?["S3_ENDPOINT"] : server?["SFTP_PORT"]
             proxy =
@@ -98,55 +99,76 @@ final class StorePlace: Sendable {
     /// - Parameter stallSeconds: How long nothing may move while an answer is due.
     func bareStore(
         counter: TrafficCounter = TrafficCounter(), stallSeconds: Int = 60
-    ) throws -> any ObjectStore {
-        let isFirst = isMade.withLock { made in
-            defer { made = true }
-            return !made
+    ) throws(StorageError) -> any ObjectStore {
+        if let memory { return memory }
+        // Two that come at once would both make it.
+        let store: Result<any ObjectStore, StorageError> = isMade.withLock { isMade in
+            do throws(StorageError) {
+                let store = try connect(
+                    creating: !isMade, counter: counter, stallSeconds: stallSeconds)
+                isMade = true
+                return .success(store)
+            } catch {
+                return .failure(error)
+            }
         }
+        return try store.get()
+    }
+
+    private func connect(
+        creating: Bool, counter: TrafficCounter, stallSeconds: Int
+    ) throws(StorageError) -> any ObjectStore {
         switch kind {
-        case .memory: return try #require(memory)
-        case .directory:
-            return try isFirst ? LocalStore.create(at: location) : LocalStore.open(at: location)
+        case .memory, .directory:
+            return creating
+                ? try LocalStore.create(at: location) : try LocalStore.open(at: location)
         case .openSSH, .bareSFTP:
             var options = SFTPStore.Options()
             options.command = try SSHCommand(sshCommand)
             options.stallSeconds = stallSeconds
-            options.spoolDirectory = spoolDirectory
+            options.spoolDirectory = Self.spoolDirectory
             options.traffic = counter
             let place = try SFTPLocation(location)
-            return try isFirst
-                ? SFTPStore.create(at: place, options: options)
-                : SFTPStore.open(at: place, options: options)
-        default:
-            let server = try #require(server)
+            return creating
+                ? try SFTPStore.create(at: place, options: options)
+                : try SFTPStore.open(at: place, options: options)
+        case .strictS3, .rclone, .moto, .ceph:
+            guard let server else { preconditionFailure("\(kind) has no server") }
             var options = S3Options()
             options.stallSeconds = Double(stallSeconds)
             return S3Store.open(
                 try S3Location.parse(
                     location, endpoint: try S3Endpoint(endpoint), region: server["S3_REGION"]),
                 options: options, credentials: Keys(server), engine: TransferEngine(),
-                traits: traits, counter: counter, spoolDirectory: spoolDirectory)
+                traits: traits, counter: counter, spoolDirectory: Self.spoolDirectory)
         }
     }
 
-    /// The store with the wrappers that the command puts around it, and waits that are a tenth.
+    /// The store with the wrappers that the command puts around it, as soon as it answers.
+    ///
+    /// - Parameter time: In which its waits pass; they are a tenth as long where nothing is said.
     func store(
         counter: TrafficCounter = TrafficCounter(), stallSeconds: Int = 60,
-        patienceSeconds: Double = 120,
+        patienceSeconds: Double? = nil, time: SkippedTime? = nil,
         report: @escaping @Sendable (StoreEvent) -> Void = { _ in }
     ) throws -> any ObjectStore {
+        let surroundings = time?.surroundings(report: report) ?? StoreSurroundings(report: report)
         var settings = StoreSettings(
-            counter: counter, surroundings: StoreSurroundings(report: report),
-            secondOfWeek: { 0 })
-        settings.retry.firstWaitSeconds /= 10
-        settings.retry.longestWaitSeconds /= 10
-        settings.retry.patienceSeconds = patienceSeconds
+            counter: counter, surroundings: surroundings, secondOfWeek: { 0 })
+        if time == nil {
+            settings.retry.firstWaitSeconds /= 10
+            settings.retry.longestWaitSeconds /= 10
+        }
+        if let patienceSeconds { settings.retry.patienceSeconds = patienceSeconds }
         if kind != .directory && kind != .memory {
             settings.concurrency = .init(start: nil, maximum: 8)
         }
-        return StoreStack.wrap(
-            try bareStore(counter: counter, stallSeconds: stallSeconds), settings
-        ).store
+        var bare: (any ObjectStore)?
+        try waitUntilReachable(policy: settings.retry, surroundings: surroundings) {
+            () throws(StorageError) in
+            bare = try bareStore(counter: counter, stallSeconds: stallSeconds)
+        }
+        return StoreStack.wrap(try #require(bare), settings).store
     }
 
     /// How a run brings bundles to such a place.
@@ -176,7 +198,9 @@ final class StorePlace: Sendable {
 
     private var endpoint: String { proxy?.url ?? server?["S3_ENDPOINT"] ?? "" }
 
-    private var spoolDirectory: String { access("/dev/shm", W_OK) == 0 ? "/dev/shm" : "/tmp" }
+    private static var spoolDirectory: String {
+        access("/dev/shm", W_OK) == 0 ? "/dev/shm" : "/tmp"
+    }
 
     private var sshCommand: String {
         let port = proxy.map { " -p \($0.port)" } ?? ""
@@ -200,7 +224,7 @@ final class StorePlace: Sendable {
             "AWS_SECRET_ACCESS_KEY": server["S3_SECRET_KEY"], "AWS_REGION": server["S3_REGION"],
             // The configuration of whoever runs the tests is not for them.
             "AWS_CONFIG_FILE": "/dev/null", "AWS_SHARED_CREDENTIALS_FILE": "/dev/null",
-            "TMPDIR": spoolDirectory,
+            "TMPDIR": Self.spoolDirectory,
         ]
     }
 }
