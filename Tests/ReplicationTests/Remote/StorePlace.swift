@@ -62,20 +62,14 @@ final class StorePlace: Sendable {
             number += 1
             return number
         }
-        do {
-            server =
-                try ownServer
-                ? Self.start(kind) : SharedServer.of(kind) { try Self.start(kind) }
-            let endpoint = kind.isS3 ? server?["S3_ENDPOINT"] : server?["SFTP_PORT"]
-            proxy =
-                if behindProxy, let endpoint {
-                    try FaultProxy(
-                        toward: kind.isS3 ? endpoint : "127.0.0.1:\(endpoint)",
-                        kind.isS3 ? .http : .tcp)
-                } else { nil }
-        } catch let lack as TestServer.Unavailable {
-            try Test.cancel("\(lack)")
-        }
+        server = try Self.server(of: kind, own: ownServer)
+        let endpoint = kind.isS3 ? server?["S3_ENDPOINT"] : server?["SFTP_PORT"]
+        proxy =
+            if behindProxy, let endpoint {
+                try FaultProxy(
+                    toward: kind.isS3 ? endpoint : "127.0.0.1:\(endpoint)",
+                    kind.isS3 ? .http : .tcp)
+            } else { nil }
         memory = kind == .memory ? MemoryStore() : nil
         directory = kind == .directory ? .inMemory() : nil
         switch kind {
@@ -86,6 +80,14 @@ final class StorePlace: Sendable {
             location = "sftp://store\(root == "/" ? "" : root)/place-\(number)"
         default: location = "s3://\(server?["S3_BUCKET"] ?? "")/place-\(number)"
         }
+    }
+
+    private static func server(of kind: StoreKind, own: Bool) throws -> TestServer? {
+        let server = Result { try own ? start(kind) : SharedServer.of(kind) { try start(kind) } }
+        if case .failure(let lack as TestServer.Unavailable) = server {
+            try Test.cancel("\(lack)")
+        }
+        return try server.get()
     }
 
     private static func start(_ kind: StoreKind) throws -> TestServer? {
