@@ -13,9 +13,11 @@ enum StoreKind: String, CaseIterable, Sendable, CustomTestStringConvertible {
     case strictS3 = "strict S3"
     case rclone, moto
     case ceph = "Ceph"
-    /// The SFTP servers: OpenSSH's, and one that has no extension whatever.
+    /// The SFTP servers: OpenSSH's, and asyncssh's, which has no extension whatever here.
     case openSSH = "OpenSSH"
     case bareSFTP = "SFTP without extensions"
+    /// OpenSSH's, reached without an ssh command.
+    case directSFTP = "SFTP without ssh"
 
     var testDescription: String { rawValue }
 
@@ -29,7 +31,7 @@ enum StoreKind: String, CaseIterable, Sendable, CustomTestStringConvertible {
         case .rclone: (.rclone, [])
         case .moto: (.moto, [])
         case .ceph: (.ceph, [])
-        case .openSSH: (.openSSH, [])
+        case .openSSH, .directSFTP: (.openSSH, [])
         case .bareSFTP: (.asyncSSH, ["--drop-extensions", "all"])
         }
     }
@@ -75,9 +77,11 @@ final class StorePlace: Sendable {
         switch kind {
         case .memory: location = "memory"
         case .directory: location = directory?.path("store") ?? ""
-        case .openSSH, .bareSFTP:
+        case .openSSH, .bareSFTP, .directSFTP:
             let root = server?["SFTP_PATH"] ?? "/"
-            location = "sftp://store\(root == "/" ? "" : root)/place-\(number)"
+            // The name is one of a configuration for ssh.
+            let host = kind == .directSFTP ? "127.0.0.1:\(endpoint ?? "")" : "store"
+            location = "sftp://\(host)\(root == "/" ? "" : root)/place-\(number)"
         default: location = "s3://\(server?["S3_BUCKET"] ?? "")/place-\(number)"
         }
     }
@@ -134,6 +138,18 @@ final class StorePlace: Sendable {
             return creating
                 ? try SFTPStore.create(at: place, options: options)
                 : try SFTPStore.open(at: place, options: options)
+        case .directSFTP:
+            guard let server else { preconditionFailure("\(kind) has no server") }
+            var options = DirectSFTPStore.Options(
+                user: server["SFTP_USER"], knownHostsFiles: [server["SFTP_KNOWN_HOSTS"]])
+            options.privateKeyFile = server["SFTP_KEY_FILE"]
+            options.stallSeconds = stallSeconds
+            options.spoolDirectory = Self.spoolDirectory
+            options.traffic = counter
+            let place = try SFTPLocation(location)
+            return creating
+                ? try DirectSFTPStore.create(at: place, options: options)
+                : try DirectSFTPStore.open(at: place, options: options)
         case .strictS3, .rclone, .moto, .ceph:
             guard let server else { preconditionFailure("\(kind) has no server") }
             var options = S3Options()
