@@ -47,10 +47,11 @@ private struct CutCampaign {
     /// A backup and a restore over a line that breaks, and what has to hold then.
     mutating func night(_ round: Int) throws {
         world.source.put(
-            generator.bytes(Int.random(in: 100_000...13_000_000, using: &generator)),
+            generator.bytes(Int.random(in: 4_000_000...20_000_000, using: &generator)),
             "dir-\(round % 5)/new", time: 1_710_000_000 + Int64(round))
         let now = TreeImage(of: world.source.path)
-        let isPatient = Bool.random(using: &generator)
+        // Who gives up at once leaves the more behind.
+        let isPatient = Int.random(in: 0..<3, using: &generator) == 0
         let upward = Cut(isUpward: true, kind: place.kind, &generator)
         let what = "seed \(seed), night \(round), \(upward.rule), patient: \(isPatient)"
 
@@ -178,7 +179,7 @@ private struct Cut {
         guard kind.isS3 else {
             // The first bytes are the handshake's; what follows is most of it content.
             let number = Int.random(in: 1...2, using: &generator)
-            let byte = Int.random(in: 500...6_000_000, using: &generator)
+            let byte = Int.random(in: 500...9_000_000, using: &generator)
             rule =
                 switch Int.random(in: 0..<6, using: &generator) {
                 case 0: "refuse=1,first=\(number)"

@@ -21,8 +21,11 @@ enum StoreKind: String, CaseIterable, Sendable, CustomTestStringConvertible {
 
     var testDescription: String { rawValue }
 
-    /// Those on which the campaigns run: each protocol with the server that is strictest about it.
-    static let campaigns: [StoreKind] = [.strictS3, .openSSH]
+    /// Those on which the campaigns run: each protocol with the server that is strictest about it,
+    /// and at full length on all that stand behind a line.
+    static let campaigns: [StoreKind] =
+        Campaign.isSoak
+        ? [.strictS3, .rclone, .moto, .openSSH, .bareSFTP] : [.strictS3, .openSSH]
 
     fileprivate var server: (kind: TestServer.Kind, options: [String])? {
         switch self {
