@@ -22,6 +22,30 @@ struct RandomCutTests {
     }
 }
 
+/// What neither the line nor the service notices.
+@Suite("A byte that was altered on its way up")
+struct AlteredByteTests {
+    @Test("Where the service keeps it, the client removes it and stores the object again")
+    func kept() throws {
+        let place = try StorePlace(.moto, behindProxy: true)
+        let proxy = try #require(place.proxy)
+        let key = try #require(ObjectKey("bundles/00/altered"))
+        let bytes = SeededGenerator.numbers(1, 100_000)
+
+        proxy.set("method=PUT,nth=1,flip-up=70000")
+        let bare = try place.bareStore()
+        let error = #expect(throws: StorageError.self) { try bare.put(bytes, at: key) }
+        #expect(proxy.fired == [1])
+        #expect(error?.isTransient == true)
+        #expect(try bare.head(key) == nil)
+
+        proxy.set("method=PUT,nth=1,flip-up=70000")
+        try place.store(time: SkippedTime()).put(bytes, at: key)
+        #expect(proxy.fired == [1])
+        #expect(try bare.get(key) == bytes)
+    }
+}
+
 /// One host and its repository behind a line that breaks.
 private struct CutCampaign {
     private let place: StorePlace
