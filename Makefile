@@ -40,7 +40,13 @@ demo: build ## backs up a copy of a real directory, changes it, restores, compar
 .PHONY: test
 test: ## all tests, with a seeded share of the long campaigns (FILTER=NAME for some)
 	@scripts/install-dependencies.sh build test
+	@scripts/install-dependencies.sh ceph || echo 'test: going on without Ceph'
 	@BATCHSYNC_BINARY="$(TEST_BINARY)" SWIFT="$(SWIFT)" scripts/run-tests.sh --jobs $(JOBS) $(TEST_FLAGS)
+
+.PHONY: test-ceph
+test-ceph: ## the tests of stores on a Ceph RADOS Gateway of one node, which it installs
+	@scripts/install-dependencies.sh build test ceph
+	@$(MAKE) --no-print-directory test FILTER=CephTests
 
 .PHONY: soak
 soak: ## the campaigns at full length (RUNS=N SEED=N)
