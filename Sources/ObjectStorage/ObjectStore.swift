@@ -139,6 +139,8 @@ package struct StoreCapabilities: Sendable, Equatable {
     package var remoteDigests = false
     /// `StoredObject.sha256` is there when one key is asked for.
     package var headShowsSHA256 = false
+    /// What is deleted is kept as an older version, and takes space until somebody removes that.
+    package var keepsDeleted = false
 
     package init(
         conditionalPut: Bool, rangedReads: Bool, listingShowsMD5: Bool, listingShowsTime: Bool,
