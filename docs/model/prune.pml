@@ -47,6 +47,9 @@ byte deleting_past;
 byte of_records[2], of_snapshots[2];  /* the condemned records and the snapshots that each names */
 byte lease[3];               /* bundles that each run's lease names */
 byte late_left = LATE;
+#ifdef LEASES
+bit looked;                  /* whether any prune has begun to look */
+#endif
 
 /* Index objects: 0 of snapshot 0, 1 and 2 of the backups, 3 of the rewrite, 4 and 5 of merges, 6 and
  * 7 of delete phases. */
@@ -59,16 +62,20 @@ byte late_left = LATE;
 /* What is condemned under `p`'s record in state deleting, as snapshot `s` has to fear it. */
 #define FEARED(p, s) ((HAS(deleting, p) && !HAS(of_snapshots[p], s)) * \
     CONDEMNED(of_records[p] & condemned & ~seen[s]))
-#ifdef NO_FENCE
-#define GONE(s) 0
-#else
 #define GONE(s) (FEARED(0, s) | FEARED(1, s))
-#endif
 
 /* A snapshot is listed, and shown as complete, and can it then be restored? */
 #define LISTED(s) (HAS(snapshots, s) && !((s) == 0 && forgotten))
+#if defined(NO_FENCE)
+#define COMPLETE(s) 1
+#define WHOLE(s) ((LINES(index_there) & bundles) != 0)
+#elif defined(RECORDS_ALONE)
+#define COMPLETE(s) ((LINES(index_there) == 0) || (LINES(index_there) & ~GONE(s)) != 0)
+#define WHOLE(s) ((LINES(index_there) & ~GONE(s) & bundles) != 0)
+#else
 #define COMPLETE(s) ((LINES(index_there) & ~GONE(s)) != 0)
 #define WHOLE(s) ((LINES(index_there) & ~GONE(s) & bundles) != 0)
+#endif
 
 #define RECOVERABLE(s) (!LISTED(s) || !COMPLETE(s) || WHOLE(s))
 /* What was committed in time is never shown as incomplete. */
@@ -188,13 +195,6 @@ end:
 
 /* ---- a prune ---- */
 
-#ifdef LEASES
-byte looked;                 /* prunes that have begun to look */
-#define NOTE_LOOK(p) looked = looked | BIT(p)
-#else
-#define NOTE_LOOK(p) skip
-#endif
-
 #ifdef NO_LEASE
 #define LEASED 0
 #else
@@ -227,34 +227,37 @@ inline choose(counting, told, there, cond, need) {
 
 inline look() {
     /* Condemned records first: what is past by then cannot be used by a snapshot that comes later
-     * in time. Then leases, snapshots, what was forgotten, the index, the bundles. */
-    atomic { NOTE_LOOK(me); v_condemned = condemned; v_past = condemned_past & condemned;
-        v_deleting = deleting & ~BIT(me) }
+     * in time. Then leases, snapshots and what was forgotten, the index, the bundles. */
+    atomic { v_condemned = condemned; v_past = condemned_past & condemned;
+        v_deleting = deleting & ~BIT(me);
+#ifdef LEASES
+        looked = 1
+#endif
+    }
 #ifdef LEASES
     v_leased = LEASED;
 #endif
-    v_snapshots = snapshots;
-    atomic { if :: forgotten && forgotten_past -> v_snapshots = v_snapshots & ~1; v_expired = 1
+    atomic { v_snapshots = snapshots;
+        if :: forgotten && forgotten_past -> v_snapshots = v_snapshots & ~1; v_expired = 1
         :: else fi }
 #ifdef PAGED
-    v_index = index_there & 7;
-    v_index = v_index | (index_there & ~7);
+    v_index = index_there & 15;
+    v_index = v_index | (index_there & ~15);
 #else
     v_index = index_there;
 #endif
-    atomic {
-        v_bundles = bundles;
-        v_told = LINES(v_index);
-#ifdef NO_FAIL_CLOSED
-        skip
+}
+
+/* A snapshot of which the index does not tell: stop. */
+inline fail_closed() {
+#ifndef NO_FAIL_CLOSED
+    if
+    :: v_snapshots != 0 && v_told == 0 -> goto stop
+    :: else
+    fi
 #else
-        if
-        /* A snapshot of which the index does not tell: stop. */
-        :: v_snapshots != 0 && v_told == 0 -> goto stop
-        :: else
-        fi
+    skip
 #endif
-    }
 }
 
 proctype Prune(byte me) {
@@ -265,9 +268,20 @@ proctype Prune(byte me) {
     /* First phase: condemn. */
     look();
     atomic {
+        v_bundles = bundles; v_told = LINES(v_index);
+        fail_closed();
         choose(v_snapshots, v_told, v_bundles, CONDEMNED(v_condemned), need);
         doomed = v_bundles & ~need & ~v_leased & ~CONDEMNED(v_condemned);
-        fresh = 0; old = 0
+        v_bundles = 0; v_told = 0; v_snapshots = 0; v_past = 0; v_deleting = 0; v_leased = 0;
+#ifndef REWRITE
+        need = 0;
+#endif
+#ifndef MERGE
+        v_index = 0;
+#ifndef REWRITE
+        v_condemned = 0;
+#endif
+#endif
     }
 #ifdef REWRITE
     /* With the owner's identity: what is needed of bundle 0 is sealed into a new one. */
@@ -311,18 +325,18 @@ proctype Prune(byte me) {
     if
     :: doomed == 0 && old == 0
     :: else ->
-        atomic { condemns[me] = doomed; replaces[me] = old; condemned = condemned | BIT(me) }
+        atomic { condemns[me] = doomed; replaces[me] = old; condemned = condemned | BIT(me);
+            need = 0; doomed = 0; fresh = 0; old = 0; v_index = 0; v_condemned = 0 }
     fi;
-    atomic { need = 0; doomed = 0; fresh = 0; old = 0; v_expired = 0 }
 
     /* Second phase: delete. */
     look();
     atomic {
+        v_bundles = bundles; v_told = LINES(v_index);
+        fail_closed();
         /* Due is what is past its grace period, or what another has begun to delete. */
         due = v_past;
         if :: HAS(v_deleting, 1 - me) -> due = due | (of_records[1 - me] & v_condemned) :: else fi;
-#ifdef FINAL_ONLY_IF_OTHERS_AGREE
-#endif
         choose(v_snapshots, v_told, v_bundles, CONDEMNED(v_condemned), need);
         need = need | v_leased;
         doomed = 0;
@@ -356,12 +370,12 @@ proctype Prune(byte me) {
         :: HAS(due, 1) -> old = old | (replaces[1] & v_index)
         :: else
         fi;
-        need = 0; v_told = 0; v_leased = 0; v_past = 0
+        need = 0; v_told = 0; v_leased = 0; v_past = 0; v_bundles = 0;
+        if
+        :: due == 0 -> v_condemned = 0; v_index = 0; goto snapshot_records
+        :: else
+        fi
     }
-    if
-    :: due == 0 -> goto snapshot_records
-    :: else
-    fi;
     /* The announcement, and a look whether anybody else has made one. */
     atomic { of_records[me] = due; of_snapshots[me] = v_snapshots; deleting = deleting | BIT(me) };
 #ifndef NO_ANNOUNCE
@@ -379,46 +393,47 @@ proctype Prune(byte me) {
 #endif
     /* New index objects, old index objects, bundles, records. */
     atomic {
-        byte j;
-        need = 0;
-        for (j : 0 .. 7) {
+        fresh = 0;
+        do
+        :: fresh < 8 ->
             if
-            :: HAS(v_index, j) && (lines[j] & doomed) && !HAS(old, j) -> need = need | BIT(j)
+            :: HAS(v_index, fresh) && (lines[fresh] & doomed) && !HAS(old, fresh) ->
+                need = need | BIT(fresh)
             :: else
-            fi
-        }
-        j = 0;
-        fresh = LINES(need) & ~doomed
+            fi;
+            fresh++
+        :: else -> break
+        od;
+        fresh = LINES(need) & ~doomed;
+        old = old | need; need = 0; v_index = 0;
+        if
+        :: fresh == 0
+        :: fresh != 0 && !(IN_TIME(v_condemned) && !HAS(deleting_past, me)) -> goto stop
+        :: else ->
+            lines[6 + me] = fresh; index_there = index_there | BIT(6 + me); fresh = 0
+        fi;
+        v_condemned = 0
     }
-    if
-    :: fresh == 0
-    :: fresh != 0 && !(IN_TIME(v_condemned) && !HAS(deleting_past, me)) -> goto stop
-    :: else ->
-        atomic { IN_TIME(v_condemned) && !HAS(deleting_past, me) ->
-            lines[6 + me] = fresh; index_there = index_there | BIT(6 + me) }
-    fi;
-    old = old | need;
-    need = 0; fresh = 0;
     do
     :: old != 0 -> atomic {
-        byte k = 0;
-        do :: !HAS(old, k) -> k++ :: else -> break od;
-        index_there = index_there & ~BIT(k);
-        old = old & ~BIT(k);
-        k = 0 }
+        do :: !HAS(old, fresh) -> fresh++ :: else -> break od;
+        index_there = index_there & ~BIT(fresh);
+        old = old & ~BIT(fresh);
+        fresh = 0 }
     :: else -> break
     od;
     do
-    :: atomic { HAS(doomed, 0) -> bundles = bundles & ~1; doomed = doomed & ~1 }
-    :: atomic { HAS(doomed, 1) -> bundles = bundles & ~2; doomed = doomed & ~2 }
-    :: atomic { HAS(doomed, 2) -> bundles = bundles & ~4; doomed = doomed & ~4 }
-    :: atomic { HAS(doomed, 3) -> bundles = bundles & ~8; doomed = doomed & ~8 }
-    :: doomed == 0 -> break
+    :: doomed != 0 -> atomic {
+        do :: !HAS(doomed, fresh) -> fresh++ :: else -> break od;
+        bundles = bundles & ~BIT(fresh);
+        doomed = doomed & ~BIT(fresh);
+        fresh = 0 }
+    :: else -> break
     od;
     /* The records go when nothing that they name is left and nobody else is deleting. */
 #ifndef DELETE_ORDER
     v_bundles = bundles;
-    v_index = index_there;
+    atomic { v_index = index_there; v_bundles = v_bundles | LINES(v_index) }
     atomic {
 #ifndef NO_ANNOUNCE
         if
@@ -427,25 +442,29 @@ proctype Prune(byte me) {
         fi;
 #endif
         need = due & condemned;
-        if :: HAS(need, 0) && ((condemns[0] & (v_bundles | LINES(v_index))) || (replaces[0] & v_index))
+        if :: HAS(need, 0) && ((condemns[0] & v_bundles) || (replaces[0] & v_index))
             -> need = need & ~1 :: else fi;
-        if :: HAS(need, 1) && ((condemns[1] & (v_bundles | LINES(v_index))) || (replaces[1] & v_index))
+        if :: HAS(need, 1) && ((condemns[1] & v_bundles) || (replaces[1] & v_index))
             -> need = need & ~2 :: else fi;
+        v_bundles = 0; v_index = 0;
     }
-    condemned = condemned & ~need;
+    atomic { condemned = condemned & ~need; need = 0 }
     atomic {
         if :: !(of_records[me] & condemned) -> deleting = deleting & ~BIT(me) :: else fi;
         if :: HAS(deleting, 1 - me) && !(of_records[1 - me] & condemned) ->
-            deleting = deleting & ~BIT(1 - me) :: else fi
+            deleting = deleting & ~BIT(1 - me) :: else fi;
+        due = 0
     };
 #endif
 snapshot_records:
     if
-    :: v_expired -> snapshots = snapshots & ~1; forgotten = 0
+    :: v_expired -> snapshots = snapshots & ~1; atomic { forgotten = 0; v_expired = 0 }
     :: else
     fi;
 stop:
-    skip
+    atomic { need = 0; doomed = 0; due = 0; fresh = 0; old = 0; v_condemned = 0; v_past = 0;
+        v_deleting = 0; v_leased = 0; v_snapshots = 0; v_index = 0; v_bundles = 0; v_told = 0;
+        v_expired = 0 }
 }
 
 init {
