@@ -68,14 +68,12 @@ bit looked;                  /* whether any prune has begun to look */
 #define LISTED(s) (HAS(snapshots, s) && !((s) == 0 && forgotten))
 #if defined(NO_FENCE)
 #define COMPLETE(s) 1
-#define WHOLE(s) ((LINES(index_there) & bundles) != 0)
 #elif defined(RECORDS_ALONE)
 #define COMPLETE(s) ((LINES(index_there) == 0) || (LINES(index_there) & ~GONE(s)) != 0)
-#define WHOLE(s) ((LINES(index_there) & ~GONE(s) & bundles) != 0)
 #else
 #define COMPLETE(s) ((LINES(index_there) & ~GONE(s)) != 0)
-#define WHOLE(s) ((LINES(index_there) & ~GONE(s) & bundles) != 0)
 #endif
+#define WHOLE(s) ((LINES(index_there) & bundles) != 0)
 
 #define RECOVERABLE(s) (!LISTED(s) || !COMPLETE(s) || WHOLE(s))
 /* What was committed in time is never shown as incomplete. */
@@ -288,7 +286,10 @@ proctype Prune(byte me) {
     if
     :: me == 1 && HAS(need, 0) && !HAS(CONDEMNED(v_condemned), 0) ->
         bundles = bundles | 8;
-        atomic { lines[3] = 8; index_there = index_there | 8 }
+        if
+        :: atomic { IN_TIME(v_condemned) -> lines[3] = 8; index_there = index_there | 8 }
+        :: !IN_TIME(v_condemned) -> goto stop
+        fi;
         atomic { if
 #ifdef NO_TWO_COPIES
             :: true -> doomed = doomed | 1
@@ -376,6 +377,10 @@ proctype Prune(byte me) {
         :: else
         fi
     }
+    if
+    :: doomed == 0 && old == 0 -> goto records
+    :: else
+    fi;
     /* The announcement, and a look whether anybody else has made one. */
     atomic { of_records[me] = due; of_snapshots[me] = v_snapshots; deleting = deleting | BIT(me) };
 #ifndef NO_ANNOUNCE
@@ -430,6 +435,7 @@ proctype Prune(byte me) {
         fresh = 0 }
     :: else -> break
     od;
+records:
     /* The records go when nothing that they name is left and nobody else is deleting. */
 #ifndef DELETE_ORDER
     v_bundles = bundles;
