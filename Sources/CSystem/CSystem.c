@@ -11,6 +11,7 @@
 #include <string.h>
 #include <sys/file.h>
 #include <sys/ioctl.h>
+#include <sys/mman.h>
 #include <sys/random.h>
 #include <sys/resource.h>
 #include <sys/stat.h>
@@ -223,6 +224,7 @@ int csys_fstatfs(int fd, csys_filesystem *out) {
 }
 
 int csys_try_lock(int fd) { RETRIED(flock(fd, LOCK_EX | LOCK_NB)); }
+int csys_lock(int fd) { RETRIED(flock(fd, LOCK_EX)); }
 
 static int64_t clock_ns(clockid_t clock) {
     struct timespec t;
@@ -267,7 +269,8 @@ int csys_terminal(int fd, int *columns) {
     struct winsize size;
     *columns = 0;
     if (!isatty(fd)) return 0;
-    if (ioctl(fd, TIOCGWINSZ, &size) == 0) *columns = size.ws_col;
+    // A terminal that does not tell, such as a serial line, is taken for one of the usual width.
+    *columns = ioctl(fd, TIOCGWINSZ, &size) == 0 && size.ws_col > 0 ? size.ws_col : 80;
     return 1;
 }
 
@@ -302,6 +305,8 @@ long csys_copy_range(int destination, int64_t destination_offset, int source, in
     off64_t to = destination_offset, from = source_offset;
     RETRIED(copy_file_range(source, &from, destination, &to, size, 0));
 }
+
+int csys_memory_file(const char *name) { CHECKED(memfd_create(name, MFD_CLOEXEC)); }
 
 int csys_pipe(int ends[2]) { CHECKED(pipe2(ends, O_CLOEXEC)); }
 

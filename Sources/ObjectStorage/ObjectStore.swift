@@ -141,6 +141,9 @@ package struct StoreCapabilities: Sendable, Equatable {
     package var headShowsSHA256 = false
     /// What is deleted is kept as an older version, and takes space until somebody removes that.
     package var keepsDeleted = false
+    /// Another object is refused where a key is taken. Elsewhere that names are digests of what they
+    /// name has to do.
+    package var refusesReplacement = true
 
     package init(
         conditionalPut: Bool, rangedReads: Bool, listingShowsMD5: Bool, listingShowsTime: Bool,
