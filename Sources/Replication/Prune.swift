@@ -46,15 +46,14 @@ package final class Prune {
                 memory.isOver($0)
             }
             try checkVanished(view)
-            var plan = try plan(view)
+            let plan = try plan(view)
             if attempt == 1, !isSecondPass { describe(view, plan) }
             if options.dryRun {
                 report.requests = requests(view, plan)
-                try planRewrite(view, &plan)
                 return report
             }
             do throws(PruneInterruption) {
-                try perform(view, &plan)
+                try perform(view, plan)
             } catch {
                 if case .failed(let failure) = error { throw failure }
                 attempt += 1
@@ -73,12 +72,17 @@ package final class Prune {
     }
 
     private func perform(
-        _ view: PruneView, _ plan: inout PrunePlan
+        _ view: PruneView, _ plan: PrunePlan
     ) throws(PruneInterruption) {
+        // What is condemned is packed again by whoever needs it: not where nobody here can delete it.
+        guard !repository.deniesDeleting() else {
+            report.deletesDenied = true
+            return
+        }
         let look = PruneLook(view, repository: repository)
         try deletePhase(view, plan, look)
         try removeRecords(view, plan)
-        try condemnPhase(view, &plan, look)
+        try condemnPhase(view, plan, look)
     }
 
     // MARK: Looking
@@ -121,7 +125,8 @@ package final class Prune {
             case .damaged(let snapshot, let bundle):
                 number = snapshot
                 let key = repository.bundleKey(view.state.bundles[bundle].id)
-                message = "it needs \(key), which is not there as the index tells it; nothing was deleted"
+                message =
+                    "it needs \(key), which is not there as the index tells it; nothing was deleted"
             }
             let id = view.snapshots[number].id.short
             throw ReplicationError(
@@ -143,7 +148,7 @@ package final class Prune {
             case .young: report.young.add(size)
             case .delete: if options.dryRun { report.deleted.add(size) }
             case .condemn: if options.dryRun { report.condemned.add(size) }
-            case .keep, .rewrite, .missing: break
+            case .keep, .missing: break
             }
         }
         report.waitingUntil = plan.waitingUntil.map { Timestamp(seconds: $0) }
@@ -178,14 +183,13 @@ package final class Prune {
     // MARK: Condemning
 
     private func condemnPhase(
-        _ view: PruneView, _ plan: inout PrunePlan, _ look: PruneLook
+        _ view: PruneView, _ plan: PrunePlan, _ look: PruneLook
     ) throws(PruneInterruption) {
         let merged = try mergeIndex(view, plan, look)
         try condemn(plan.bundles(.condemn).map { view.state.bundles[$0].id }, index: merged)
         for number in plan.bundles(.condemn) {
             if let size = view.state.bundles[number].stored { report.condemned.add(size) }
         }
-        try rewrite(view, &plan, look)
     }
 
     /// Ids in one record, so that it stays far below what a reader takes.

@@ -16,10 +16,6 @@ extension Prune {
                 return bundle.stored != nil || bundle.described != nil
             }
         guard hasWork || !plan.due.isEmpty || !view.state.deleting.isEmpty else { return }
-        if repository.deniesDeleting() {
-            report.deletesDenied = true
-            return
-        }
         var phase: Announced?
         var told = Set(view.state.bundles.filter { $0.described != nil }.map(\.id))
         var known = Set(view.index.map(\.name))
@@ -243,7 +239,6 @@ extension Prune {
     /// Removes what the grace period has run out for: forgotten snapshots, and leases of runs that
     /// nobody has renewed.
     func removeRecords(_ view: PruneView, _ plan: PrunePlan) throws(PruneInterruption) {
-        guard !report.deletesDenied else { return }
         try check()
         try removeSnapshots(view, plan)
         let living = Set(PruneView.living(view.runs, now: view.state.now).map(\.name))

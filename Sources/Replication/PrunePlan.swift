@@ -16,8 +16,6 @@ package struct PrunePlan: Sendable {
         case delete
         /// Condemned and needed: it stays as long as that lasts.
         case held
-        /// Its live part is sealed anew, then it is condemned.
-        case rewrite
         /// It is not there.
         case missing
     }
@@ -167,13 +165,6 @@ package struct PrunePlan: Sendable {
         let limit = current.count > indexObjectsMaximum ? largeIndexBytes : smallIndexBytes
         let small = current.filter { $0.stored < limit }
         return small.count >= smallIndexObjects ? small.map(\.id) : []
-    }
-
-    // MARK: Rewriting
-
-    /// Has these bundles rewritten: those that a snapshot needs a part of.
-    package mutating func rewrite(_ bundles: some Sequence<Int>) {
-        for number in bundles where verdicts[number] == .keep { verdicts[number] = .rewrite }
     }
 
     /// Bundles with this verdict, ascending.

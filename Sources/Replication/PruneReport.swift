@@ -2,18 +2,9 @@ package import SnapshotModel
 
 /// How prune is to go about it.
 package struct PruneOptions: Sendable {
-    /// How much may be sealed anew.
-    package enum Budget: Sendable, Equatable {
-        case bytes(Int)
-        /// Of all stored bytes.
-        case percent(Double)
-    }
-
     package var host: String
     /// Only look and decide.
     package var dryRun = false
-    /// Nil where nothing is to be rewritten.
-    package var maxRewrite: Budget?
 
     package init(host: String) { self.host = host }
 }
@@ -53,9 +44,6 @@ package struct PruneReport: Sendable {
     package var held = PruneTally()
     /// Needed by nobody, and too young to tell.
     package var young = PruneTally()
-    /// Bundles whose live part was sealed anew, and what that came to.
-    package var rewritten = PruneTally()
-    package var rewrittenInto = PruneTally()
     /// Index objects that became fewer, and into how many.
     package var indexMerged = 0
     package var indexWritten = 0
@@ -67,10 +55,6 @@ package struct PruneReport: Sendable {
     package var incomplete: [SnapshotID] = []
     /// When the first of what waits can be deleted.
     package var waitingUntil: Timestamp?
-    /// With the host key alone: at most so many bytes in bundles that a snapshot needs, which only
-    /// an owner can tell to be dead. With an owner's identity: the bytes themselves.
-    package var reclaimableBytes = 0
-    package var reclaimableIsExact = false
     package var retained: [Retained] = []
     /// The store does not let this user delete anything.
     package var deletesDenied = false

@@ -21,7 +21,12 @@ package struct IndexCopy {
 
     /// What one line is.
     private struct Line: IndexCodec.Receiver {
-        enum Kind { case other, bundle(BundleID), frame, segment(ChunkID, [BundleID]) }
+        enum Kind {
+            case other
+            case bundle(BundleID)
+            case frame
+            case segment(ChunkID, [BundleID])
+        }
         var kind = Kind.other
 
         mutating func bundle(_ bundle: IndexedBundle) { kind = .bundle(bundle.id) }

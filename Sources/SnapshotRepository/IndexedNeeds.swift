@@ -1,4 +1,4 @@
-package import BundleFormat
+import BundleFormat
 package import SnapshotModel
 
 /// All bundles that the index or the store knows, under numbers in the order of their ids, and what

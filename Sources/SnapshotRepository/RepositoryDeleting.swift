@@ -1,4 +1,4 @@
-package import ObjectStorage
+import ObjectStorage
 package import SnapshotModel
 
 /// What only prune does with a store: looking at the age of bundles, and deleting.

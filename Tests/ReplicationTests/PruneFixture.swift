@@ -57,8 +57,9 @@ final class PruneWorld: Sendable {
     }
 
     /// Some nights: each changes some files and backs up. Gives what each snapshot must restore to.
-    func nights(_ count: Int, from first: Int = 0) throws -> [(snapshot: Snapshot, image: TreeImage)]
-    {
+    func nights(_ count: Int, from first: Int = 0) throws -> [(
+        snapshot: Snapshot, image: TreeImage
+    )] {
         try (first..<(first + count)).map { night in
             if night == 0 { plantTree(world.source, seed: 3, files: 24, largeBytes: 1 << 20) }
             var generator = SeededGenerator(seed: UInt64(100 + night))

@@ -45,6 +45,9 @@ struct ForgetCommand: Verb {
     @Flag(name: [.customShort("n"), .long], help: "Show what would become of each snapshot.")
     var dryRun = false
 
+    @Flag(help: "Prune afterwards, as 'batchsync prune' does.")
+    var prune = false
+
     @OptionGroup(title: "Output") var output: PrintOptions
 
     var wantsJSON: Bool { output.json }
@@ -53,6 +56,9 @@ struct ForgetCommand: Verb {
         for snapshot in snapshots { try snapshot.withoutPath() }
         let rules = retention.policy.rules
         if undo {
+            guard !prune else {
+                throw ValidationError("--undo and --prune contradict each other")
+            }
             guard rules.isEmpty, selection.isEmpty else {
                 throw ValidationError(
                     "--undo takes the ids of snapshots, or nothing for the last forgetting")
@@ -76,12 +82,22 @@ struct ForgetCommand: Verb {
         if undo { return try bringBack(forget, catalog, repository) }
         let plan = try plan(catalog)
         let until = dryRun ? nil : try forget.execute(plan, on: catalog)
-        if output.json {
-            JSONOutput.print("forget", document(plan, until: until))
-        } else {
-            show(plan, until: until)
+        var document = output.json ? document(plan, until: until) : []
+        if !output.json { show(plan, until: until) }
+        var status = catalog.damaged.isEmpty ? ExitStatus.done : .damaged
+        if prune {
+            Signals.stopCleanly()
+            let monitor = TerminalMonitor(verbose: false, quiet: false, showsLine: !output.json)
+            let report = try PruneCommand.prune(repository, dryRun: dryRun, monitor: monitor)
+            document.append(("pruned", .object(report.fields)))
+            if !output.json {
+                for line in report.sentences { Console.shared.out(line) }
+                for note in report.warnings { Console.shared.say("batchsync: \(note)") }
+            }
+            if status == .done { status = report.status }
         }
-        return catalog.damaged.isEmpty ? .done : .damaged
+        if output.json { JSONOutput.print("forget", document) }
+        return status
     }
 
     /// The snapshots, the incomplete ones marked.
