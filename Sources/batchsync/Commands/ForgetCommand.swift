@@ -27,7 +27,8 @@ struct ForgetCommand: Verb {
             nothing whole of one host's sources are refused, and nothing is forgotten.
 
             Forgetting frees no space, and can be undone: --undo brings back what was forgotten last on this host, or the \
-            snapshots that are named, until prune has removed them. Prune leaves them alone for the grace period of the repository.
+            snapshots that are named, until prune has removed them. Prune leaves them alone for the grace period of the repository. \
+            --prune prunes at once, which gives back what was forgotten and condemned earlier.
             """)
 
     @Argument(
@@ -83,7 +84,9 @@ struct ForgetCommand: Verb {
         let plan = try plan(catalog)
         let until = dryRun ? nil : try forget.execute(plan, on: catalog)
         var document = output.json ? document(plan, until: until) : []
-        if !output.json { show(plan, until: until) }
+        // With prune at their heels and no grace period they are gone when this is read.
+        let canUndo = !prune || repository.config.graceSeconds > 0
+        if !output.json { show(plan, until: canUndo ? until : nil) }
         var status = catalog.damaged.isEmpty ? ExitStatus.done : .damaged
         if prune {
             Signals.stopCleanly()
