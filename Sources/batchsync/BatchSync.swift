@@ -74,7 +74,7 @@ struct BatchSync: ParsableCommand {
                 name: "Maintenance",
                 subcommands: [
                     VerifyCommand.self, ForgetCommand.self, PruneCommand.self, RepairCommand.self,
-                    TagCommand.self, KeyCommand.self, StoreCommand.self,
+                    TagCommand.self, KeyCommand.self, StoreCommand.self, ProfileCommand.self,
                 ]),
         ])
 
