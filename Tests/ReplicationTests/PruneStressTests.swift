@@ -40,7 +40,7 @@ struct PruneStressTests {
         let failures = Mutex<[String]>([])
         let isOver = Atomic<Int>(0)
 
-        func environment(_ host: TestHost) -> [String: String] {
+        @Sendable func environment(_ host: TestHost) -> [String: String] {
             [
                 "BATCHSYNC_CONFIG_DIR": host.directories.configuration,
                 "BATCHSYNC_CACHE_DIR": host.directories.cache,
