@@ -460,7 +460,9 @@ final class BackupRun {
         // What was seen counts for half the grace period; what it relies on cannot be deleted before
         // the whole of it is over.
         let seenAt = try check(need)
-        let deadline = seenAt + Int64(repository.config.graceSeconds) * 1_000_000_000
+        // Without a grace period no time would be left at all, and the fence alone is what holds.
+        let grace = Int64(repository.config.graceSeconds)
+        let deadline = grace == 0 ? Int64.max : seenAt + grace * 1_000_000_000
         let payload = snapshot.json
         let time = snapshot.time
         let name = try lifted { try repository.commit(time: time, payload, by: deadline) }

@@ -74,8 +74,8 @@ struct BatchSync: ParsableCommand {
             CommandGroup(
                 name: "Maintenance",
                 subcommands: [
-                    VerifyCommand.self, ForgetCommand.self, RepairCommand.self, TagCommand.self,
-                    KeyCommand.self, StoreCommand.self, ProfileCommand.self,
+                    VerifyCommand.self, ForgetCommand.self, PruneCommand.self, RepairCommand.self,
+                    TagCommand.self, KeyCommand.self, StoreCommand.self, ProfileCommand.self,
                 ]),
         ])
 
