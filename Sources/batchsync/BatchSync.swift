@@ -74,7 +74,8 @@ struct BatchSync: ParsableCommand {
                 name: "Maintenance",
                 subcommands: [
                     VerifyCommand.self, ForgetCommand.self, RepairCommand.self, TagCommand.self,
-                    KeyCommand.self, StoreCommand.self, ProfileCommand.self,
+                    KeyCommand.self, StoreCommand.self, ProfileCommand.self, ScheduleCommand.self,
+                    DaemonCommand.self,
                 ]),
         ])
 

@@ -63,8 +63,7 @@ struct RunCommand: Verb {
     /// for a message that does not come.
     private static func isIdle(_ key: String) -> Bool {
         let tables = ["notify.", "metrics.", "log.", "prune."]
-        let keys = ["schedule.calendar", "schedule.random-delay", "schedule.max-age"]
-        return tables.contains { key.hasPrefix($0) } || keys.contains(key)
+        return tables.contains { key.hasPrefix($0) } || key == "schedule.max-age"
             || key.hasSuffix(".aws-profile")
     }
 
