@@ -76,6 +76,7 @@ struct BatchSync: ParsableCommand {
                 subcommands: [
                     VerifyCommand.self, ForgetCommand.self, PruneCommand.self, RepairCommand.self,
                     TagCommand.self, KeyCommand.self, StoreCommand.self, ProfileCommand.self,
+                    ScheduleCommand.self, DaemonCommand.self,
                 ]),
         ])
 

@@ -63,9 +63,7 @@ struct RunCommand: Verb {
     /// for a message that does not come.
     private static func isIdle(_ key: String) -> Bool {
         let tables = ["notify.", "metrics.", "log."]
-        let keys = [
-            "schedule.calendar", "schedule.random-delay", "schedule.max-age", "prune.max-rewrite",
-        ]
+        let keys = ["schedule.max-age", "prune.max-rewrite"]
         return tables.contains { key.hasPrefix($0) } || keys.contains(key)
             || key.hasSuffix(".aws-profile")
     }

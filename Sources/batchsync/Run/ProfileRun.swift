@@ -179,7 +179,9 @@ struct ProfileRun {
                     ? "run it by hand to see why"
                     : "it said: \(Self.lastLine(failed.output))"
             ))
-        report.worsen(name == "before" ? .failed : .partial)
+        let wasStopped = failed.ending == .stopped
+        report.worsen(
+            wasStopped ? Signals.statusOfInterruption : name == "before" ? .failed : .partial)
         return false
     }
 
