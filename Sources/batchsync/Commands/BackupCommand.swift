@@ -321,6 +321,7 @@ struct BackupCommand: Verb {
             ("had_cache", .bool(report.hadCache)),
             ("resumed_bundles", .count(report.resumedBundles)),
             ("notes", .array(report.notes.map { .string($0) })),
+            ("vanished", .array(report.vanished.map { .string($0) })),
             ("stores", .array(report.stores.map(\.document))),
             StoreSession.shared.trafficField,
         ]
