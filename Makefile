@@ -45,12 +45,12 @@ test: ## all tests, with a seeded share of the long campaigns (FILTER=NAME for s
 
 .PHONY: test-ceph
 test-ceph: ## the tests of stores on a Ceph RADOS Gateway of one node, which it installs
-	@scripts/install-dependencies.sh build test ceph
+	@scripts/install-dependencies.sh build test model ceph
 	@$(MAKE) --no-print-directory test FILTER=CephTests
 
 .PHONY: soak
 soak: ## the campaigns at full length (RUNS=N SEED=N)
-	@scripts/install-dependencies.sh build test
+	@scripts/install-dependencies.sh build test model
 	@export BATCHSYNC_TEST_RUNS="$(or $(RUNS),1000)"; \
 	export BATCHSYNC_TEST_SEED="$(or $(SEED),$(shell date +%s))"; \
 	echo "soak: $$BATCHSYNC_TEST_RUNS runs; again with: make soak RUNS=$$BATCHSYNC_TEST_RUNS SEED=$$BATCHSYNC_TEST_SEED"; \
