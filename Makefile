@@ -39,22 +39,27 @@ demo: build ## backs up a copy of a real directory, changes it, restores, compar
 
 .PHONY: test
 test: ## all tests, with a seeded share of the long campaigns (FILTER=NAME for some)
-	@scripts/install-dependencies.sh build test
+	@scripts/install-dependencies.sh build test model
 	@scripts/install-dependencies.sh ceph || echo 'test: going on without Ceph'
 	@BATCHSYNC_BINARY="$(TEST_BINARY)" SWIFT="$(SWIFT)" scripts/run-tests.sh --jobs $(JOBS) $(TEST_FLAGS)
 
 .PHONY: test-ceph
 test-ceph: ## the tests of stores on a Ceph RADOS Gateway of one node, which it installs
-	@scripts/install-dependencies.sh build test ceph
+	@scripts/install-dependencies.sh build test model ceph
 	@$(MAKE) --no-print-directory test FILTER=CephTests
 
 .PHONY: soak
 soak: ## the campaigns at full length (RUNS=N SEED=N)
-	@scripts/install-dependencies.sh build test
+	@scripts/install-dependencies.sh build test model
 	@export BATCHSYNC_TEST_RUNS="$(or $(RUNS),1000)"; \
 	export BATCHSYNC_TEST_SEED="$(or $(SEED),$(shell date +%s))"; \
 	echo "soak: $$BATCHSYNC_TEST_RUNS runs; again with: make soak RUNS=$$BATCHSYNC_TEST_RUNS SEED=$$BATCHSYNC_TEST_SEED"; \
 	BATCHSYNC_BINARY="$(TEST_BINARY)" SWIFT="$(SWIFT)" scripts/run-tests.sh --jobs $(JOBS) $(TEST_FLAGS)
+
+.PHONY: model
+model: ## a model checker explores the protocol of writing and deleting (docs/protocol.md)
+	@scripts/install-dependencies.sh model
+	@scripts/check-model.sh
 
 .PHONY: install
 install: build ## the command, its man pages, completions and documents (PREFIX=DIR DESTDIR=DIR)

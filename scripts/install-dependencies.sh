@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Installs what building, testing or measuring batchsync needs on Debian, and nothing that is there.
 #
-#   scripts/install-dependencies.sh KIND...      KIND is build, demo, test, ceph, lint, bench, deb or deb-check
+#   scripts/install-dependencies.sh KIND...      KIND is build, demo, test, ceph, model, lint, bench, deb or deb-check
 #
 # Asks no questions. Uses sudo only when it is not root. Where it may not install, or cannot, it
 # names the packages that are missing and stops. Python packages go into a virtual environment
@@ -22,6 +22,8 @@ test_packages=(age zstd tar xz-utils mandoc mtree-netbsd libarchive-tools acl at
     systemd)
 # A distributed object store for the tests: some 290 MB.
 ceph_packages=(radosgw ceph-mon ceph-osd)
+# The model checker compiles what it checks.
+model_packages=(spin gcc)
 lint_packages=(shellcheck mandoc)
 deb_packages=(dpkg-dev binutils gzip)
 deb_check_packages=(lintian)
@@ -98,7 +100,7 @@ PYTHON
             grep -v '^#' "$requirements" | tr '\n' ' ')"
 }
 
-(($#)) || fail 'say what for: build, demo, test, ceph, lint, bench, deb or deb-check'
+(($#)) || fail 'say what for: build, demo, test, ceph, model, lint, bench, deb or deb-check'
 for kind in "$@"; do
     case "$kind" in
     build)
@@ -109,11 +111,12 @@ for kind in "$@"; do
     demo) install_packages "${demo_packages[@]}" ;;
     test) install_packages "${test_packages[@]}" ;;
     ceph) install_packages "${ceph_packages[@]}" ;;
+    model) install_packages "${model_packages[@]}" ;;
     lint) install_packages "${lint_packages[@]}" ;;
     bench) install_packages "${bench_packages[@]}" ;;
     deb) install_packages "${deb_packages[@]}" ;;
     deb-check) install_packages "${deb_check_packages[@]}" ;;
-    *) fail "there is no kind '$kind'; there are build, demo, test, ceph, lint, bench, deb and deb-check" ;;
+    *) fail "there is no kind '$kind'; there are build, demo, test, ceph, model, lint, bench, deb and deb-check" ;;
     esac
     install_python_packages "$kind"
 done

@@ -41,6 +41,7 @@ byte late;                   /* snapshots that were committed out of time */
 bit forgotten, forgotten_past;   /* the record that forgets snapshot 0 */
 byte condemned;              /* condemned records that are there, one for each prune */
 byte condemned_past;
+byte ever;                   /* condemned records that were ever put: for the ages of views */
 byte condemns[2], replaces[2];   /* the bundles and index objects that each names */
 byte deleting;               /* records in state deleting that are there, one for each prune */
 byte deleting_past;
@@ -99,7 +100,8 @@ proctype Time() {
     od
 }
 
-/* No record that a view of condemned records does not know is past. */
+/* No record is past that was put after the view: `view` is `ever` as it was then, since a record that
+ * had gone before the view says nothing of the view's age. */
 #define IN_TIME(view) ((condemned_past & ~(view)) == 0)
 
 proctype Forget() {
@@ -109,11 +111,11 @@ proctype Forget() {
 /* ---- a backup ---- */
 
 proctype Backup(byte me) {
-    byte saw, saw_bundles, told, use, now;
+    byte saw, since, saw_bundles, told, use, now;
     bit made, leased_early;
 
     /* The look: condemned records, then bundles, then the index. */
-    atomic { saw = condemned; now = CONDEMNED(condemned) }
+    atomic { saw = condemned; since = ever; now = CONDEMNED(condemned) }
     saw_bundles = bundles;
 #ifdef PAGED
     atomic { told = LINES(index_there & 7) }
@@ -139,7 +141,7 @@ proctype Backup(byte me) {
         told = 0
     }
 #ifdef WRITE_ORDER
-    atomic { IN_TIME(saw) -> snapshots = snapshots | BIT(me); seen[me] = saw }
+    atomic { IN_TIME(since) -> snapshots = snapshots | BIT(me); seen[me] = saw }
 #endif
     if
     :: made ->
@@ -161,8 +163,8 @@ proctype Backup(byte me) {
     /* The commit rule. */
 #ifndef NO_COMMIT_RULE
     if
-    :: atomic { IN_TIME(saw) -> skip }
-    :: atomic { !IN_TIME(saw) -> told = saw; saw = condemned; now = CONDEMNED(condemned) }
+    :: atomic { IN_TIME(since) -> skip }
+    :: atomic { !IN_TIME(since) -> saw = condemned; since = ever; now = CONDEMNED(condemned) }
         atomic {
             if
             :: (now & use) || !(bundles & use) ->
@@ -177,12 +179,12 @@ proctype Backup(byte me) {
 #ifdef NO_COMMIT_RULE
     :: atomic { snapshots = snapshots | BIT(me); seen[me] = saw }
 #else
-    :: atomic { IN_TIME(saw) ->
+    :: atomic { IN_TIME(since) ->
         assert(!leased_early || (bundles & use));
         snapshots = snapshots | BIT(me); seen[me] = saw }
-    :: atomic { !IN_TIME(saw) && late_left > 0 ->
+    :: atomic { !IN_TIME(since) && late_left > 0 ->
         late_left--; late = late | BIT(me); snapshots = snapshots | BIT(me); seen[me] = saw }
-    :: atomic { !IN_TIME(saw) && late_left == 0 -> goto end }
+    :: atomic { !IN_TIME(since) && late_left == 0 -> goto end }
 #endif
     fi;
     atomic { lease[me] = 0 };
@@ -226,7 +228,7 @@ inline choose(counting, told, there, cond, need) {
 inline look() {
     /* Condemned records first: what is past by then cannot be used by a snapshot that comes later
      * in time. Then leases, snapshots and what was forgotten, the index, the bundles. */
-    atomic { v_condemned = condemned; v_past = condemned_past & condemned;
+    atomic { v_condemned = condemned; v_ever = ever; v_past = condemned_past & condemned;
         v_deleting = deleting & ~BIT(me);
 #ifdef LEASES
         looked = 1
@@ -259,7 +261,7 @@ inline fail_closed() {
 }
 
 proctype Prune(byte me) {
-    byte v_condemned, v_past, v_deleting, v_leased, v_snapshots, v_index, v_bundles, v_told;
+    byte v_condemned, v_ever, v_past, v_deleting, v_leased, v_snapshots, v_index, v_bundles, v_told;
     byte need, doomed, due, fresh, old;
     bit v_expired;
 
@@ -287,8 +289,8 @@ proctype Prune(byte me) {
     :: me == 1 && HAS(need, 0) && !HAS(CONDEMNED(v_condemned), 0) ->
         bundles = bundles | 8;
         if
-        :: atomic { IN_TIME(v_condemned) -> lines[3] = 8; index_there = index_there | 8 }
-        :: !IN_TIME(v_condemned) -> goto stop
+        :: atomic { IN_TIME(v_ever) -> lines[3] = 8; index_there = index_there | 8 }
+        :: !IN_TIME(v_ever) -> goto stop
         fi;
         atomic { if
 #ifdef NO_TWO_COPIES
@@ -315,10 +317,10 @@ proctype Prune(byte me) {
         }
         if
         :: fresh == 0 -> old = 0
-        :: fresh != 0 && IN_TIME(v_condemned) ->
-            atomic { IN_TIME(v_condemned) ->
+        :: fresh != 0 && IN_TIME(v_ever) ->
+            atomic { IN_TIME(v_ever) ->
                 lines[4 + me] = fresh; index_there = index_there | BIT(4 + me) }
-        :: fresh != 0 && !IN_TIME(v_condemned) -> goto stop
+        :: fresh != 0 && !IN_TIME(v_ever) -> goto stop
         fi
     :: true -> old = 0
     fi;
@@ -327,6 +329,7 @@ proctype Prune(byte me) {
     :: doomed == 0 && old == 0
     :: else ->
         atomic { condemns[me] = doomed; replaces[me] = old; condemned = condemned | BIT(me);
+            ever = ever | BIT(me); v_ever = 0;
             need = 0; doomed = 0; fresh = 0; old = 0; v_index = 0; v_condemned = 0 }
     fi;
 
@@ -413,11 +416,11 @@ proctype Prune(byte me) {
         old = old | need; need = 0; v_index = 0;
         if
         :: fresh == 0
-        :: fresh != 0 && !(IN_TIME(v_condemned) && !HAS(deleting_past, me)) -> goto stop
+        :: fresh != 0 && !(IN_TIME(v_ever) && !HAS(deleting_past, me)) -> goto stop
         :: else ->
             lines[6 + me] = fresh; index_there = index_there | BIT(6 + me); fresh = 0
         fi;
-        v_condemned = 0
+        v_condemned = 0; v_ever = 0
     }
     do
     :: old != 0 -> atomic {
@@ -438,26 +441,29 @@ proctype Prune(byte me) {
 records:
     /* The records go when nothing that they name is left and nobody else is deleting. */
 #ifndef DELETE_ORDER
-    v_bundles = bundles;
-    atomic { v_index = index_there; v_bundles = v_bundles | LINES(v_index) }
     atomic {
+        v_deleting = deleting & ~BIT(me);
 #ifndef NO_ANNOUNCE
         if
-        :: deleting & ~deleting_past & ~BIT(me) -> goto snapshot_records
+        :: v_deleting & ~deleting_past -> goto snapshot_records
         :: else
-        fi;
+        fi
 #endif
+    }
+    atomic { v_index = index_there; v_told = LINES(v_index) }
+    atomic {
+        v_bundles = bundles | v_told;
         need = due & condemned;
         if :: HAS(need, 0) && ((condemns[0] & v_bundles) || (replaces[0] & v_index))
             -> need = need & ~1 :: else fi;
         if :: HAS(need, 1) && ((condemns[1] & v_bundles) || (replaces[1] & v_index))
             -> need = need & ~2 :: else fi;
-        v_bundles = 0; v_index = 0;
+        v_bundles = 0; v_index = 0; v_told = 0;
     }
     atomic { condemned = condemned & ~need; need = 0 }
     atomic {
         if :: !(of_records[me] & condemned) -> deleting = deleting & ~BIT(me) :: else fi;
-        if :: HAS(deleting, 1 - me) && !(of_records[1 - me] & condemned) ->
+        if :: HAS(v_deleting, 1 - me) && !(of_records[1 - me] & condemned) ->
             deleting = deleting & ~BIT(1 - me) :: else fi;
         due = 0
     };
@@ -468,7 +474,7 @@ snapshot_records:
     :: else
     fi;
 stop:
-    atomic { need = 0; doomed = 0; due = 0; fresh = 0; old = 0; v_condemned = 0; v_past = 0;
+    atomic { need = 0; doomed = 0; due = 0; fresh = 0; old = 0; v_condemned = 0; v_ever = 0; v_past = 0;
         v_deleting = 0; v_leased = 0; v_snapshots = 0; v_index = 0; v_bundles = 0; v_told = 0;
         v_expired = 0 }
 }

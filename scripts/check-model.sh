@@ -1,0 +1,111 @@
+#!/usr/bin/env bash
+# Lets spin explore the model of the protocol, docs/model/prune.pml: the rules as they are must hold
+# in every reachable state, and without any one of them something must be lost.
+#
+#   scripts/check-model.sh [--quick]      --quick leaves out the configurations that take minutes
+#
+# One verifier at a time, each below 4 GB. docs/protocol.md says what is explored and why.
+set -euo pipefail
+
+root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
+model="$root/docs/model/prune.pml"
+# Above this a verifier gives up and the check fails.
+memory_megabytes=3600
+seconds_maximum=400
+
+is_quick=
+optimisation=-O2
+case "${1:-}" in
+'') ;;
+--quick)
+    is_quick=1
+    # The compiler takes longer than what it makes runs.
+    optimisation=-O0
+    ;;
+*)
+    echo "check-model: there is no option '$1'; there is --quick" >&2
+    exit 64
+    ;;
+esac
+
+for tool in spin gcc timeout; do
+    command -v "$tool" >/dev/null || {
+        echo "check-model: there is no $tool; scripts/install-dependencies.sh model installs it" >&2
+        exit 1
+    }
+done
+
+folder=$(mktemp -d)
+trap 'rm -rf "$folder"' EXIT
+failures=0
+
+# explore DEFINITION...: leaves what the verifier said in $folder/said.
+explore() {
+    rm -f "$folder"/pan* "$folder"/*.trail
+    (
+        cd "$folder"
+        spin "$@" -a "$model" >spun 2>&1 || { cat spun >&2; exit 1; }
+        # Full states, compressed without loss: two states are never taken for one.
+        gcc "$optimisation" -w -DSAFETY -DCOLLAPSE -DVECTORSZ=2048 "-DMEMLIM=$memory_megabytes" -o pan pan.c
+        # -E: that a party never ends is a crash and no error; every error is an assertion then.
+        timeout "$seconds_maximum" ./pan -m100000 -E -w22 >said 2>&1 || true
+    )
+}
+
+states() { sed -n 's/^ *\([0-9.e+]*\) states, stored.*/\1/p' "$folder/said"; }
+
+report() { printf '%-16s %-46s %12s states  %s\n' "$1" "$2" "$(states)" "$3"; }
+
+# holds DEFINITION...: explored to the end, without an error.
+holds() {
+    explore "$@"
+    local verdict=holds
+    if ! grep -q 'errors: 0$' "$folder/said"; then
+        verdict='FAILS'
+    fi
+    if grep -qE 'too small|Search not completed|truncated|out of memory|memory limit|error:' \
+        "$folder/said"; then
+        verdict='NOT EXPLORED TO THE END'
+    fi
+    # A verifier that was stopped by its time has told no result.
+    [[ -n "$(states)" ]] || verdict='NOT EXPLORED TO THE END'
+    report 'all rules' "${*//-D/}" "$verdict"
+    [[ "$verdict" == holds ]] || failures=$((failures + 1))
+}
+
+# loses RULE ASSERTION DEFINITION...: what the assertion names happens without the rule.
+loses() {
+    local rule=$1 assertion=$2
+    shift 2
+    explore "$@" "-D$rule"
+    local verdict='fails, as it must'
+    grep -qF "assertion violated $assertion (at depth" "$folder/said" ||
+        verdict='DOES NOT FAIL as it must'
+    report "$rule" "${*//-D/}" "$verdict"
+    [[ "$verdict" == fails,* ]] || failures=$((failures + 1))
+}
+
+one=(-DBACKUPS=1 -DPRUNES=1)
+holds "${one[@]}"
+holds "${one[@]}" -DLEASES -DMERGE -DPAGED -DREWRITE
+holds -DBACKUPS=2 -DPRUNES=1
+if [[ -z "$is_quick" ]]; then
+    holds -DBACKUPS=2 -DPRUNES=1 -DLEASES -DMERGE -DPAGED -DREWRITE
+    holds -DBACKUPS=1 -DPRUNES=2
+fi
+
+# 0 is the monitor's: a snapshot that is listed and complete cannot be restored, or one that was
+# committed in time is incomplete.
+loses NO_COMMIT_RULE 0 "${one[@]}"
+loses NO_FENCE 0 "${one[@]}"
+loses NO_LEASE ' !(leased_early)' "${one[@]}" -DLEASES
+loses NO_FINALITY 0 "${one[@]}"
+loses NO_TWO_COPIES 0 -DBACKUPS=1 -DPRUNES=2
+loses WRITE_ORDER 0 "${one[@]}"
+loses DELETE_ORDER 0 "${one[@]}"
+
+if ((failures)); then
+    echo "check-model: $failures of the above are not as docs/protocol.md says" >&2
+    exit 1
+fi
+echo 'check-model: the rules hold, and each of them is needed'
