@@ -150,7 +150,7 @@ let package = Package(
             dependencies: [
                 "ObjectStorage", "SnapshotModel", "Transfer", "TestSupport", "CSystem", crypto,
             ],
-            swiftSettings: strict),
+            exclude: ["Fixtures"], swiftSettings: strict),
         .testTarget(
             name: "FileTreeTests", dependencies: ["FileTree", "SnapshotModel", "CSystem"],
             swiftSettings: strict),

@@ -35,6 +35,9 @@ final class RunningTransfer: @unchecked Sendable {
 
     // The request as far as it has gone.
     private var bodyPosition = 0
+    /// How often libcurl began again, and what it had sent of the body by then.
+    private var repetitions = 0
+    private var bytesSentBefore = 0
 
     // Pacing: what a pacer has granted and nobody has used, and until when each direction waits.
     private var downloadCredit = 0
@@ -94,7 +97,7 @@ final class RunningTransfer: @unchecked Sendable {
                         traffic: traffic)))
             return easy
         }
-        var error = failure ?? reason(code, easy, isRequestSent: traffic.isRequestSent)
+        var error = failure ?? reason(code, easy, isRequestSent: traffic.requests > 0)
         error.traffic = traffic
         outcome.give(.failure(error))
         return easy
@@ -115,9 +118,9 @@ final class RunningTransfer: @unchecked Sendable {
 
     private func traffic(_ easy: EasyHandle) -> TransferTraffic {
         var traffic = TransferTraffic()
-        traffic.bytesSent = easy.offset(CURLINFO_SIZE_UPLOAD_T)
+        traffic.bytesSent = bytesSentBefore + easy.offset(CURLINFO_SIZE_UPLOAD_T)
         traffic.bytesReceived = easy.offset(CURLINFO_SIZE_DOWNLOAD_T)
-        traffic.isRequestSent = easy.long(CURLINFO_REQUEST_SIZE) > 0
+        traffic.requests = easy.long(CURLINFO_REQUEST_SIZE) > 0 ? 1 + repetitions : 0
         traffic.newConnections = easy.long(CURLINFO_NUM_CONNECTS)
         traffic.seconds = Double(easy.offset(CURLINFO_TOTAL_TIME_T)) / 1e6
         traffic.secondsToFirstByte = Double(easy.offset(CURLINFO_STARTTRANSFER_TIME_T)) / 1e6
@@ -270,6 +273,8 @@ final class RunningTransfer: @unchecked Sendable {
     private func seek(_ offset: Int, _ origin: Int32) -> Int32 {
         guard origin == SEEK_SET, let length = request.body.length, (0...length).contains(offset)
         else { return Int32(CURL_SEEKFUNC_FAIL) }
+        repetitions += 1
+        bytesSentBefore += bodyPosition
         bodyPosition = offset
         return Int32(CURL_SEEKFUNC_OK)
     }
