@@ -76,6 +76,12 @@ let package = Package(
             name: "ObjectStorage", dependencies: ["SnapshotModel", "Transfer", "CSystem", crypto],
             swiftSettings: strict),
 
+        /// What a host remembers of its runs and tells of them: history, status, metrics, log,
+        /// notifications. Has never heard of a repository.
+        .target(
+            name: "RunReports", dependencies: ["SnapshotModel", "Transfer", "CSystem"],
+            swiftSettings: strict),
+
         /// Turns chunks into one sealed object and back: tar, then zstd, then age.
         /// Knows nothing of repositories or stores.
         .target(
@@ -144,13 +150,17 @@ let package = Package(
             swiftSettings: strict),
         /// The servers and the proxy that other tests talk to, held to what they claim.
         .testTarget(
-            name: "ServerTests", dependencies: ["TestSupport"], swiftSettings: strict),
+            name: "ServerTests", dependencies: ["TestSupport"], exclude: ["Fixtures"],
+            swiftSettings: strict),
         .testTarget(
             name: "ObjectStorageTests",
             dependencies: [
                 "ObjectStorage", "SnapshotModel", "Transfer", "TestSupport", "CSystem", crypto,
             ],
             exclude: ["Fixtures"], swiftSettings: strict),
+        .testTarget(
+            name: "ProfilesTests", dependencies: ["Profiles", "SnapshotModel", "TestSupport"],
+            swiftSettings: strict),
         .testTarget(
             name: "FileTreeTests", dependencies: ["FileTree", "SnapshotModel", "CSystem"],
             swiftSettings: strict),
@@ -176,6 +186,10 @@ let package = Package(
         .testTarget(
             name: "CommandTests",
             dependencies: ["SnapshotModel", "CSystem", "TestSupport", "batchsync"],
+            exclude: ["Fixtures"], swiftSettings: strict),
+        .testTarget(
+            name: "RunReportsTests",
+            dependencies: ["RunReports", "Transfer", "SnapshotModel", "CSystem", "TestSupport"],
             exclude: ["Fixtures"], swiftSettings: strict),
         .testTarget(
             name: "InteropTests", dependencies: ["AgeEncryption"], exclude: ["Fixtures"],

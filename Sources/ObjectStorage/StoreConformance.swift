@@ -136,8 +136,10 @@ package struct StoreConformance: Sendable {
             case .ranges: try checkRanges()
             case .idempotentPut: try checkIdempotentPut()
             case .writtenOnce:
-                guard store.capabilities.conditionalPut else {
-                    return .skipped("the store cannot tell whether a name is taken")
+                guard store.capabilities.refusesReplacement else {
+                    return .skipped(
+                        "the store takes another object under the same name; names are digests, so none comes"
+                    )
                 }
                 try checkWrittenOnce()
             case .idempotentDelete: try checkIdempotentDelete()

@@ -5,6 +5,8 @@
 package enum StoreLocation: Sendable, Equatable {
     case directory(String)
     case sftp(SFTPLocation)
+    /// What lies behind `s3://`; where the service is depends on more than the address.
+    case s3(String)
 
     /// - Throws: `.unsupported` for an address of another kind, or one that is not well formed.
     package init(_ text: String) throws(StorageError) {
@@ -14,6 +16,7 @@ package enum StoreLocation: Sendable, Equatable {
         }
         switch scheme {
         case "sftp": self = .sftp(try SFTPLocation(text))
+        case "s3": self = .s3(text)
         default:
             throw StorageError(
                 .unsupported, .open, location: text,

@@ -20,6 +20,8 @@ package final class TrafficCounter: Sendable {
         /// Calls that were made again after a failure that could pass.
         package var retries = 0
 
+        package init() {}
+
         package var total: Int { requests.values.reduce(0, +) }
     }
 

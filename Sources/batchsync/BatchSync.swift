@@ -73,8 +73,8 @@ struct BatchSync: ParsableCommand {
             CommandGroup(
                 name: "Maintenance",
                 subcommands: [
-                    VerifyCommand.self, RepairCommand.self, TagCommand.self, KeyCommand.self,
-                    StoreCommand.self, ForgetCommand.self,
+                    VerifyCommand.self, ForgetCommand.self, RepairCommand.self, TagCommand.self,
+                    KeyCommand.self, StoreCommand.self,
                 ]),
         ])
 

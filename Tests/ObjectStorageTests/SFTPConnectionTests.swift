@@ -17,6 +17,14 @@ struct SFTPConnectionTests {
         #expect(server.openHandles <= 0, "handles are left open")
     }
 
+    @Test("Another server than OpenSSH, with all extensions, keeps the contract")
+    func other() throws {
+        var behaviour = Behaviour()
+        behaviour.extensions.removeAll { $0 == "expand-path@openssh.com" }
+        let server = SFTPServerDouble(behaviour)
+        #expect(StoreContract.run(try server.store(), listedObjects: 150) == [])
+    }
+
     @Test("A server without extensions is enough")
     func plain() throws {
         var behaviour = Behaviour()
@@ -115,7 +123,21 @@ struct SFTPConnectionTests {
         "A put whose connection is lost is repeated and stores the object once",
         arguments: kindsOfPut, [true, false])
     func lostDuringPut(kind: UInt8, effect: Bool) throws {
-        let server = SFTPServerDouble()
+        try lose(kind, effect, Behaviour())
+    }
+
+    @Test(
+        "A put whose connection is lost is repeated on a server without extensions",
+        arguments: kindsOfPut.filter { $0 != SFTPKind.extended }, [true, false])
+    func lostDuringPlainPut(kind: UInt8, effect: Bool) throws {
+        var behaviour = Behaviour()
+        behaviour.extensions = []
+        behaviour.renameReplaces = true
+        try lose(kind, effect, behaviour)
+    }
+
+    private func lose(_ kind: UInt8, _ effect: Bool, _ behaviour: Behaviour) throws {
+        let server = SFTPServerDouble(behaviour)
         let traffic = TrafficCounter()
         let store = try server.store(traffic: traffic)
         let bytes = [UInt8](repeating: 3, count: 700_000)

@@ -13,7 +13,7 @@ final class SFTPServerDouble: Sendable {
     struct Behaviour: Sendable {
         var extensions = [
             "posix-rename@openssh.com", "fsync@openssh.com", "statvfs@openssh.com",
-            "limits@openssh.com",
+            "limits@openssh.com", "expand-path@openssh.com",
         ]
         /// Answers what has come together in an order drawn with this seed.
         var shufflesAnswers: UInt64?

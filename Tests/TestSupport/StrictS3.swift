@@ -55,8 +55,7 @@ package final class StrictS3: Sendable {
     /// - Parameter options: Those of `s3-strict.py`, such as `--tls` or `--region eu-central-1`.
     /// - Parameter bucket: Is there from the beginning.
     package init(_ options: [String] = [], bucket: String? = "test") throws {
-        server = try TestServer(.strictS3, options)
-        if let bucket { server.tell("bucket", bucket) }
+        server = try TestServer(.strictS3, options + (bucket.map { ["--bucket", $0] } ?? []))
     }
 
     package subscript(name: String) -> String { server[name] }

@@ -6,6 +6,7 @@
     faultproxy.py tell STATE_DIR fired                how often each of them happened
     faultproxy.py tell STATE_DIR offline|online       cuts everything and refuses connections; ends it
     faultproxy.py tell STATE_DIR latency MILLISECONDS new connections get it, in each direction
+    faultproxy.py tell STATE_DIR under-way            most bytes that a latency ever held
     faultproxy.py tell STATE_DIR log|reset            connection, method, path, status, rule
     faultproxy.py stop|status|env STATE_DIR
 
@@ -59,6 +60,8 @@ class Cut(Exception):
 class Line:
     """One direction of a connection: writes what it is given, at once or late."""
 
+    most_under_way = 0    # bytes, of all lines
+
     def __init__(self, writer, latency):
         self.writer, self.latency = writer, latency
         self.queue, self.queued = collections.deque(), 0
@@ -77,6 +80,7 @@ class Line:
             await self.changed.wait()
         self.queue.append((time.monotonic() + self.latency, data))
         self.queued += len(data)
+        Line.most_under_way = max(Line.most_under_way, self.queued)
         self.changed.set()
 
     async def end(self):
@@ -513,6 +517,7 @@ class Proxy:
             "latency": lambda milliseconds: setattr(self, "latency", float(milliseconds) / 1000),
             "log": lambda: ["\t".join(map(str, line)) for line in list(self.log)],
             "reset": self.log.clear,
+            "under-way": lambda: [str(Line.most_under_way)],
         })
         service.publish(state, lines)
         stop = asyncio.Event()

@@ -43,6 +43,8 @@ import service
 def add_options(parser):
     parser.add_argument("--tls", action="store_true")
     parser.add_argument("--region", default="us-east-1")
+    parser.add_argument("--bucket", action="append", default=[], metavar="NAME",
+                        help="is there from the beginning; S3_BUCKET names the first")
     parser.add_argument("--style", choices=["path", "virtual", "both"], default="both")
     parser.add_argument("--page", type=int, default=1000)
     parser.add_argument("--seed", type=int, default=1, help="for rules with prob=")
@@ -59,7 +61,12 @@ def serve(options, state):
             file.write(f"AK{secrets.token_hex(9).upper()} {secrets.token_hex(20)}\n")
     access_key, secret_key = service.read(path).split()
     server.verifier.keys[access_key] = (secret_key, None, None)
+    for name in options.bucket:
+        if name not in server.storage.buckets:
+            server.add_bucket(name)
     lines = {"S3_ACCESS_KEY": access_key, "S3_SECRET_KEY": secret_key, "S3_REGION": options.region}
+    if options.bucket:
+        lines["S3_BUCKET"] = options.bucket[0]
     if options.tls:
         lines["S3_CA_FILE"] = service.make_certificate(state)
         server.tls = service.tls_server_context(state)

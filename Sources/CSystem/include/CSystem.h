@@ -136,6 +136,8 @@ int csys_fstatfs(int fd, csys_filesystem *out);
 
 /// Advisory whole-file lock (flock), exclusive, without waiting.
 int csys_try_lock(int fd);
+/// The same, and waits for whoever holds it.
+int csys_lock(int fd);
 
 /// CLOCK_REALTIME and CLOCK_BOOTTIME in nanoseconds. The second runs through suspend.
 int64_t csys_realtime_ns(void);
@@ -155,6 +157,9 @@ int csys_terminal_echo(int fd, int on);
 int csys_chmod_nofollow(int dirfd, const char *name, uint32_t mode);
 /// copy_file_range: bytes copied inside the kernel, shared where the file system can; 0 at the source's end.
 long csys_copy_range(int destination, int64_t destination_offset, int source, int64_t source_offset, size_t size);
+
+/// A file in memory that has no name but `/proc/self/fd/N`; `name` is for whoever looks there.
+int csys_memory_file(const char *name);
 
 /// A pipe whose ends are closed in programs that are started.
 int csys_pipe(int ends[2]);

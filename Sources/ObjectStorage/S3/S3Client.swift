@@ -88,7 +88,7 @@ final class S3Client: Sendable {
                 move(to: region)
                 continue
             }
-            if failure.isUnexplained {
+            if failure.isUnexplained && !request.accepted.contains(response.status) {
                 failure = explained(failure, request, at: location, credentials)
             }
             if !hasRenewed, failure.isExpired {

@@ -117,14 +117,16 @@ extension S3Store {
 
     /// Makes the bucket where it is not there yet.
     ///
-    /// - Returns: Whether it was made now.
+    /// - Returns: Whether it was made now. Where these credentials may not even look, they may still
+    ///   be allowed to use it.
     /// - Throws: `.denied` where it is not there and may not be made, and where the name belongs to
     ///   somebody else.
+    @discardableResult
     package func createBucketIfMissing() throws(StorageError) -> Bool {
         var look = S3Client.Request(
             operation: .open, key: nil, method: "HEAD", permission: "s3:ListBucket")
-        look.accepted = [404]
-        if try client.send(look).isSuccess { return false }
+        look.accepted = [403, 404]
+        guard try client.send(look).status == 404 else { return false }
 
         let location = client.location
         var request = S3Client.Request(

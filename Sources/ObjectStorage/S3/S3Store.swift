@@ -44,6 +44,7 @@ package final class S3Store: ObjectStore {
             listingShowsMD5: traits.listingShowsMD5, listingShowsTime: true, isLocal: false)
         capabilities.headShowsSHA256 = traits.keepsSHA256
         capabilities.sendsDigests = true
+        capabilities.refusesReplacement = traits.conditionalPut
         self.capabilities = capabilities
     }
 

@@ -4,6 +4,11 @@ struct SFTPAbilities: Sendable, Equatable {
     var canSynchronize = false
     var canTellFileSystem = false
     var canTellLimits = false
+    /// It carries out one request after the other, in the order in which they come, and its rename
+    /// never replaces. The protocol asks for no less, but servers that work on several requests at
+    /// once have been seen to close a file before they had written all of it, and some rename over
+    /// what is there.
+    var isOpenSSH = false
 
     /// Sends our version and takes the server's.
     static func exchangeVersions(
@@ -42,6 +47,8 @@ struct SFTPAbilities: Sendable, Equatable {
         canSynchronize = has("fsync@openssh.com")
         canTellFileSystem = has("statvfs@openssh.com")
         canTellLimits = has("limits@openssh.com")
+        // Since OpenSSH 8.7; no other server is known to have it.
+        isOpenSSH = has("expand-path@openssh.com") && canSynchronize
     }
 }
 

@@ -4,10 +4,10 @@ import Transfer
 
 /// One put over one connection: a temporary file, its bytes, and its new name.
 ///
-/// Three round trips for a small object on OpenSSH: what stands at the name together with the new
-/// file; bytes, synchronisation and close together, which the protocol has the server carry out in
-/// this order (draft-ietf-secsh-filexfer, "request synchronization and reordering"); the rename,
-/// which comes only when all of that has been confirmed.
+/// Three round trips for a small object on OpenSSH, which carries requests out in their order: what
+/// stands at the name together with the new file; bytes, synchronisation and close together; the
+/// rename, which comes only when all of that has been confirmed, with the synchronisation of its
+/// directory. Of another server each step is awaited.
 struct SFTPUpload {
     private let store: SFTPStore
     private let exchange: SFTPExchange
@@ -130,9 +130,12 @@ struct SFTPUpload {
     private func write(to handle: [UInt8]) throws(SFTPFailure) {
         do throws(SFTPFailure) {
             try sendAll(to: handle)
-            if exchange.connection.abilities.canSynchronize { try exchange.send(.fsync(handle)) }
+            let abilities = exchange.connection.abilities
+            if !abilities.isOpenSSH { try checkAll() }
+            if abilities.canSynchronize { try exchange.send(.fsync(handle)) }
+            if !abilities.isOpenSSH { try checkAll() }
             try exchange.send(.close(handle))
-            while exchange.outstanding > 0 { try exchange.checkOK(try exchange.next().reply) }
+            try checkAll()
         } catch {
             exchange.finish()
             exchange.sendAndForget(.close(handle))
@@ -140,6 +143,11 @@ struct SFTPUpload {
             throw try store.explained(
                 status, exchange, subject, neededBytes: content.length)
         }
+    }
+
+    /// Waits for every answer that is due; each must be that all went well.
+    private func checkAll() throws(SFTPFailure) {
+        while exchange.outstanding > 0 { try exchange.checkOK(try exchange.next().reply) }
     }
 
     private func sendAll(to handle: [UInt8]) throws(SFTPFailure) {
@@ -206,14 +214,13 @@ struct SFTPUpload {
     /// - Parameter directory: An open handle of the directory that the name is in.
     private func publish(in directory: [UInt8]?) throws(SFTPFailure) {
         // Where rename may replace what is there, a look right before it is all that can be done.
-        // OpenSSH, and who has its synchronisation, never replaces.
-        if !exchange.connection.abilities.canSynchronize,
+        if !exchange.connection.abilities.isOpenSSH,
             try isThere(try exchange.ask(.lstat(finalPath)))
         {
             return exchange.sendAndForget(.remove(temporaryPath))
         }
         var status: SFTPStatus
-        if let directory, directorySync.isDurable {
+        if let directory, exchange.connection.abilities.isOpenSSH, directorySync.isDurable {
             let isDone: Bool
             (status, isDone) = try renameAndSynchronize(directory)
             if isDone { return }

@@ -36,10 +36,10 @@ struct StoreOpener {
     let counter: TrafficCounter
 
     /// Calls at once beyond which no store is tried: memory and descriptors are for more than this.
-    private static let mostCallsToS3 = 32
+    static let mostCallsToS3 = 32
     private static let mostCallsToSFTP = 8
 
-    private var spoolDirectory: String {
+    var spoolDirectory: String {
         access.spoolDirectory ?? Assembly.variable("TMPDIR") ?? "/var/tmp"
     }
 
@@ -55,6 +55,8 @@ struct StoreOpener {
                 isThere ? try LocalStore.open(at: path) : try LocalStore.create(at: path))
         case .sftp(let place):
             return try sftp(place, creating: true)
+        case .s3(let address):
+            return try s3(address, creating: true)
         }
     }
 
@@ -62,6 +64,7 @@ struct StoreOpener {
         switch try StoreLocation(location) {
         case .directory(let path): return wrapLocal(try LocalStore.open(at: path))
         case .sftp(let place): return try sftp(place, creating: false)
+        case .s3(let address): return try s3(address, creating: false)
         }
     }
 
@@ -101,7 +104,7 @@ struct StoreOpener {
             memory: memory)
     }
 
-    private func wrapRemote(
+    func wrapRemote(
         _ store: any ObjectStore, memory: StoreMemory, maximum: Int
     ) -> OpenedStore {
         let (wrapped, controls) = StoreStack.wrap(
@@ -116,7 +119,7 @@ struct StoreOpener {
     }
 
     /// Runs the first call to a store, again and again for as long as the user said to wait for it.
-    private func whenOnline<Store>(
+    func whenOnline<Store>(
         _ connect: () throws(StorageError) -> Store
     ) throws(StorageError) -> Store {
         var policy = RetryPolicy()

@@ -31,6 +31,7 @@ class Request:
         self.keeps_alive = headers.get("connection", "").lower() != "close"
         # Filled in by whoever answers.
         self.path, self.query, self.bucket, self.key, self.operation = "", [], "", "", ""
+        self.is_admitted = False
 
     def pieces(self):
         """The body, piece by piece; each piece is valid until the next is asked for."""

@@ -332,7 +332,7 @@ class Operations:
         headers = {
             "Last-Modified": email.utils.formatdate(version.modified, usegmt=True),
             "ETag": f'"{version.etag}"', "Accept-Ranges": "bytes",
-            "Content-Type": "binary/octet-stream", **self.version_header(bucket, version)}
+            "content-type": "binary/octet-stream", **self.version_header(bucket, version)}
         headers.update({n: v for n, v in version.headers.items()
                         if n != "x-amz-storage-class" or v != "STANDARD"})
         if version.lock_mode:

@@ -31,12 +31,19 @@ class Log:
 
     def __init__(self):
         self.lock, self.lines = threading.Lock(), []
-        self.running = self.peak = 0
+        self.running = self.peak = self.admitted = 0
 
     def begin(self):
         with self.lock:
             self.running += 1
             self.peak = max(self.peak, self.running)
+
+    def admit(self, request, capacity):
+        """Whether there is room for one more of those that are being answered."""
+        with self.lock:
+            request.is_admitted = capacity is None or self.admitted < capacity
+            self.admitted += request.is_admitted
+        return request.is_admitted
 
     def end(self, request, status, code, sent, connection, rule):
         headers = "&".join(f"{encode(n)}={encode(v)}" for n, v in request.headers.items()
@@ -47,6 +54,7 @@ class Log:
                   rule.text if rule else "-", headers or "-")
         with self.lock:
             self.running -= 1
+            self.admitted -= request.is_admitted
             self.lines.append("\t".join(map(str, fields)))
 
     def read(self):
@@ -150,6 +158,8 @@ class Server:
             raise S3Error("TemporaryRedirect", "Please re-send this request to the specified "
                           "temporary endpoint.", {"Endpoint": self.redirect},
                           {"Location": f"{self.scheme}://{self.redirect}{request.target}"})
+        if not self.log.admit(request, self.capacity):
+            raise S3Error("SlowDown", "Please reduce your request rate.")
         if rule and "delay" in rule:
             self.rules.count(rule)
             time.sleep(rule.get("delay"))
@@ -163,8 +173,6 @@ class Server:
                           "Please reduce your request rate." if status == "503"
                           else "We encountered an internal error. Please try again.",
                           headers=headers, status=int(status))
-        if self.capacity is not None and self.log.running > self.capacity:
-            raise S3Error("SlowDown", "Please reduce your request rate.")
         signed_hash, region = self.verifier.verify(request)
         self.check_region(request, region)
         check_what_is_said(request)
@@ -172,7 +180,10 @@ class Server:
         # Deleting is judged key by key, with what the version adds to it.
         if action != "s3:DeleteObject":
             self.authorize(action, request.bucket, request.key)
-        request.check = PayloadCheck(request.headers, signed_hash, self.allows_unsigned)
+        # A presigned request cannot know a hash; without a body there is nothing to be altered.
+        is_harmless = not request.length and "authorization" not in request.headers
+        request.check = PayloadCheck(
+            request.headers, signed_hash, self.allows_unsigned or is_harmless)
         return rule
 
     def check_region(self, request, signed_region):
@@ -218,7 +229,7 @@ class Server:
             connection.reset()
         if rule and "garbage" in rule:
             self.rules.count(rule)
-            answer = Answer(200, {"Content-Type": "text/html"}, b"<html>It works!</html>")
+            answer = Answer(200, {"Content-Type": "text/html"}, b"<html><p>It works!</html>")
         headers = {"x-amz-request-id": secrets.token_hex(8).upper(),
                    "x-amz-id-2": secrets.token_hex(20), **answer.headers}
         if answer.status not in (204, 304):
