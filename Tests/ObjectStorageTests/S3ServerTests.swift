@@ -27,16 +27,18 @@ struct S3ServerTests {
             skipped: [.writtenOnce, .conditionalPut])
         static let moto = Service(
             kind: .moto, traits: "conditional-put listing-shows-md5", skipped: [.checksums])
+        static let ceph = Service(kind: .ceph, traits: "conditional-put listing-shows-md5")
     }
 
     @Test(
         "The contract is kept, whatever is known of the service",
         arguments: [
-            Service.strict, .rclone, .moto,
+            Service.strict, .rclone, .moto, .ceph,
             Service(
                 kind: .strictS3, options: ["--tls", "--page", "100"], traits: Service.strict.traits),
             Service(
-                kind: .rclone, options: ["--tls"] + Service.rclone.options, traits: Service.rclone.traits,
+                kind: .rclone, options: ["--tls"] + Service.rclone.options,
+                traits: Service.rclone.traits,
                 skipped: Service.rclone.skipped),
         ])
     func contract(service: Service) throws {
@@ -191,7 +193,9 @@ struct S3ServerTests {
         #expect(try other.list(prefix: "").isEmpty)
     }
 
-    @Test("A put whose answer is lost has happened once, and can be repeated", arguments: [true, false])
+    @Test(
+        "A put whose answer is lost has happened once, and can be repeated",
+        arguments: [true, false])
     func lostAnswer(isNewConnection: Bool) throws {
         let place = try Place(.strict)
         let first = place.store()

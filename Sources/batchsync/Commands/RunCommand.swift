@@ -65,7 +65,6 @@ struct RunCommand: Verb {
         let tables = ["notify.", "metrics.", "log.", "prune."]
         let keys = ["schedule.calendar", "schedule.random-delay", "schedule.max-age"]
         return tables.contains { key.hasPrefix($0) } || keys.contains(key)
-            || key.hasSuffix(".aws-profile")
     }
 
     private func tell(_ report: RunReport) {
