@@ -180,7 +180,7 @@ let package = Package(
             name: "ReplicationTests",
             dependencies: [
                 "Replication", "SnapshotRepository", "BundleFormat", "FileTree", "ObjectStorage",
-                "AgeEncryption", "SnapshotModel", "CSystem", "TestSupport",
+                "Transfer", "AgeEncryption", "SnapshotModel", "CSystem", "TestSupport",
             ],
             swiftSettings: strict),
         .testTarget(

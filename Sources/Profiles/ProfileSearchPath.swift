@@ -66,7 +66,9 @@ package struct ProfileSearchPath: Sendable, Equatable {
                 let name = withUnsafePointer(to: &entry.pointee.d_name) {
                     $0.withMemoryRebound(to: CChar.self, capacity: 256) { String(cString: $0) }
                 }
-                if name.hasSuffix(".toml"), name != ".toml" { names.insert(String(name.dropLast(5))) }
+                if name.hasSuffix(".toml"), name != ".toml" {
+                    names.insert(String(name.dropLast(5)))
+                }
             }
         }
         return names.sorted()

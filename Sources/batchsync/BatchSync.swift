@@ -74,7 +74,7 @@ struct BatchSync: ParsableCommand {
                 name: "Maintenance",
                 subcommands: [
                     VerifyCommand.self, ForgetCommand.self, RepairCommand.self, TagCommand.self,
-                    KeyCommand.self, StoreCommand.self,
+                    KeyCommand.self, StoreCommand.self, ProfileCommand.self,
                 ]),
         ])
 

@@ -49,15 +49,15 @@ struct VerifyCommand: Verb {
     }
 
     func perform() throws -> ExitStatus {
-        let opened = try Assembly(repository) { $0.hashesRemotely = remoteHash }.open(
-            .ownerIfGiven)
+        let (opened, owner) = try Assembly(repository) { $0.hashesRemotely = remoteHash }
+            .openBeforeOwner()
         let monitor = TerminalMonitor(output)
         var options = VerifyOptions(
             readData: readData?.share, host: Assembly.hostName, now: Assembly.now)
         options.hashesRemotely = remoteHash
         Signals.stopCleanly()
         let verify = Verify(
-            repository: opened, options: options, monitor: monitor,
+            repository: opened, owner: owner, options: options, monitor: monitor,
             cancellation: Signals.cancellation)
         let report = try monitor.whileShowing { try verify.run() }
         if output.json {
