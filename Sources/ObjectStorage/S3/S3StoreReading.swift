@@ -69,7 +69,7 @@ extension S3Store {
     }
 
     /// With a key of the key management service the ETag is something else of the same form.
-    private func isPlainETag(_ headers: TransferHeaders) -> Bool {
+    func isPlainETag(_ headers: TransferHeaders) -> Bool {
         let encryption = headers["x-amz-server-side-encryption"] ?? ""
         return client.traits.listingShowsMD5 && !encryption.hasPrefix("aws:kms")
     }
