@@ -92,7 +92,8 @@ private struct CutCampaign {
         fired += min(happened, 1)
         proxy.set()
         if let failure {
-            #expect(happened > 0, "\(what): \(failure)")
+            // On a busy machine a server may be silent for as long by itself.
+            #expect(happened > 0 || upward.isStall, "\(what): \(failure)")
             #expect(!isPatient, "\(what): \(failure)")
             try checkSnapshots(now, what)
             try world.backup { change(&$0) }
@@ -201,9 +202,9 @@ private struct Cut {
         let way = isUpward ? "up" : "down"
         let ending = ["reset", "drop", "stall", "flip"].randomElement(using: &generator) ?? "reset"
         guard kind.isS3 else {
-            // The first bytes are the handshake's; what follows is most of it content.
+            // The first bytes are the handshake's: a host key that arrives altered is no host key.
             let number = Int.random(in: 1...2, using: &generator)
-            let byte = Int.random(in: 500...9_000_000, using: &generator)
+            let byte = Int.random(in: 10_000...9_000_000, using: &generator)
             rule =
                 switch Int.random(in: 0..<6, using: &generator) {
                 case 0: "refuse=1,first=\(number)"
