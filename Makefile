@@ -79,6 +79,18 @@ install: build ## the command, its man pages, completions and documents (PREFIX=
 	"$(BINARY)" --generate-completion-script fish \
 	    > "$(DESTDIR)$(PREFIX)/share/fish/vendor_completions.d/batchsync.fish"
 
+.PHONY: deb
+deb: ## a Debian package, .build/deb/batchsync_VERSION_ARCHITECTURE.deb
+	@scripts/install-dependencies.sh build deb
+	rm -rf .build/deb
+	$(MAKE) install PREFIX=/usr DESTDIR="$(CURDIR)/.build/deb/tree"
+	scripts/build-deb.sh .build/deb/tree .build/deb
+
+.PHONY: deb-check
+deb-check: deb ## installs, runs and purges the package in a scratch root, and asks lintian
+	@scripts/install-dependencies.sh deb-check
+	scripts/check-deb.sh .build/deb/*.deb
+
 .PHONY: bench
 bench: build ## measures batchsync beside restic, borg and a pipeline (BENCH="--data small --runs 1")
 	@scripts/install-dependencies.sh bench

@@ -185,7 +185,7 @@ let package = Package(
             swiftSettings: strict),
         .testTarget(
             name: "CommandTests",
-            dependencies: ["SnapshotModel", "CSystem", "TestSupport", "batchsync"],
+            dependencies: ["SnapshotModel", "Profiles", "CSystem", "TestSupport", "batchsync"],
             exclude: ["Fixtures"], swiftSettings: strict),
         .testTarget(
             name: "RunReportsTests",

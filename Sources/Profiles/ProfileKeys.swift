@@ -152,7 +152,7 @@ enum ProfileKeys {
     ]
 
     private static let schedule: [ProfileKey<Profile.Schedule>] = [
-        ProfileKey("calendar", \.calendar, .oneOrMore(.line)),
+        ProfileKey("calendar", \.calendar, .oneOrMore(.calendar)),
         ProfileKey("random-delay", \.randomDelaySeconds, .duration()),
         ProfileKey("wait-online", \.waitOnlineSeconds, .duration()),
         ProfileKey("if-older-than", \.ifOlderThanSeconds, .duration()),

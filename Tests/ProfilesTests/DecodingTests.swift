@@ -50,7 +50,7 @@ struct DecodingTests {
         #expect(profile.retention.within?.description == "1y6m")
         #expect(profile.retention.groupBy == [])
         #expect(profile.verify.readData.amount == .fraction(1, of: 30))
-        #expect(profile.schedule.calendar == ["02:30", "Sun 12:00"])
+        #expect(profile.schedule.calendar.map(\.text) == ["02:30", "Sun 12:00"])
         #expect(profile.origins["backup.compression"]?.line == 13)
         #expect(profile.origins["replica[0].ssh-command"]?.line == 6)
     }
@@ -177,7 +177,7 @@ struct DecodingTests {
             ),
             (
                 "[schedule]\ncalendar = 02:30:00",
-                "2: calendar takes a line of text, and this is a date or time | write it so: calendar = \"text\""
+                "2: calendar takes a calendar expression, and this is a date or time | write it so: calendar = \"Mon..Sat 02:30\""
             ),
             ("backup = 3", "1: backup is a table, and this is a number | begin it with [backup]"),
             (

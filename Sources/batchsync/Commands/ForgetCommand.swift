@@ -27,7 +27,8 @@ struct ForgetCommand: Verb {
             nothing whole of one host's sources are refused, and nothing is forgotten.
 
             Forgetting frees no space, and can be undone: --undo brings back what was forgotten last on this host, or the \
-            snapshots that are named, until prune has removed them. Prune leaves them alone for the grace period of the repository.
+            snapshots that are named, until prune has removed them. Prune leaves them alone for the grace period of the repository. \
+            --prune prunes at once, which gives back what was forgotten and condemned earlier.
             """)
 
     @Argument(
@@ -45,6 +46,9 @@ struct ForgetCommand: Verb {
     @Flag(name: [.customShort("n"), .long], help: "Show what would become of each snapshot.")
     var dryRun = false
 
+    @Flag(help: "Prune afterwards, as 'batchsync prune' does.")
+    var prune = false
+
     @OptionGroup(title: "Output") var output: PrintOptions
 
     var wantsJSON: Bool { output.json }
@@ -53,6 +57,9 @@ struct ForgetCommand: Verb {
         for snapshot in snapshots { try snapshot.withoutPath() }
         let rules = retention.policy.rules
         if undo {
+            guard !prune else {
+                throw ValidationError("--undo and --prune contradict each other")
+            }
             guard rules.isEmpty, selection.isEmpty else {
                 throw ValidationError(
                     "--undo takes the ids of snapshots, or nothing for the last forgetting")
@@ -76,12 +83,24 @@ struct ForgetCommand: Verb {
         if undo { return try bringBack(forget, catalog, repository) }
         let plan = try plan(catalog)
         let until = dryRun ? nil : try forget.execute(plan, on: catalog)
-        if output.json {
-            JSONOutput.print("forget", document(plan, until: until))
-        } else {
-            show(plan, until: until)
+        var document = output.json ? document(plan, until: until) : []
+        // With prune at their heels and no grace period they are gone when this is read.
+        let canUndo = !prune || repository.config.graceSeconds > 0
+        if !output.json { show(plan, until: canUndo ? until : nil) }
+        var status = catalog.damaged.isEmpty ? ExitStatus.done : .damaged
+        if prune {
+            Signals.stopCleanly()
+            let monitor = TerminalMonitor(verbose: false, quiet: false, showsLine: !output.json)
+            let report = try PruneCommand.prune(repository, dryRun: dryRun, monitor: monitor)
+            document.append(("pruned", .object(report.fields)))
+            if !output.json {
+                for line in report.sentences { Console.shared.out(line) }
+                for note in report.warnings { Console.shared.say("batchsync: \(note)") }
+            }
+            if status == .done { status = report.status }
         }
-        return catalog.damaged.isEmpty ? .done : .damaged
+        if output.json { JSONOutput.print("forget", document) }
+        return status
     }
 
     /// The snapshots, the incomplete ones marked.
