@@ -157,7 +157,7 @@ let package = Package(
             dependencies: [
                 "ObjectStorage", "SnapshotModel", "Transfer", "TestSupport", "CSystem", crypto,
             ],
-            swiftSettings: strict),
+            exclude: ["Fixtures"], swiftSettings: strict),
         .testTarget(
             name: "ProfilesTests", dependencies: ["Profiles", "SnapshotModel", "TestSupport"],
             swiftSettings: strict),

@@ -139,6 +139,9 @@ package struct StoreCapabilities: Sendable, Equatable {
     package var remoteDigests = false
     /// `StoredObject.sha256` is there when one key is asked for.
     package var headShowsSHA256 = false
+    /// The digests of an object go to the service with it, so that it can refuse what arrives
+    /// damaged.
+    package var sendsDigests = false
     /// What is deleted is kept as an older version, and takes space until somebody removes that.
     package var keepsDeleted = false
     /// Another object is refused where a key is taken. Elsewhere that names are digests of what they

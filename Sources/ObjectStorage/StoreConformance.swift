@@ -20,8 +20,11 @@ package struct StoreConformance: Sendable {
         case listingPrefixes = "listing-prefixes"
         case threads
         case atomicPut = "atomic-put"
-        case racingPuts = "racing-puts"
+        case conditionalPut = "conditional-put"
+        case checksums = "checksum-refusal"
+        case manyDeletes = "many-deletes"
         case clock
+        case speed
         case cleanUp = "clean-up"
 
         /// The promise in words.
@@ -39,11 +42,15 @@ package struct StoreConformance: Sendable {
             case .idempotentDelete: "deleting takes effect at once, and twice is no error"
             case .legalKeys: "every legal name can be put, read, listed and deleted"
             case .listing: "a listing of many names gives each once, in order, with its length"
-            case .listingPrefixes: "a listing keeps to its prefix and stops when told to"
+            case .listingPrefixes:
+                "a listing keeps to its prefix, begins behind a name and stops when told to"
             case .threads: "many threads may use the store at once"
             case .atomicPut: "nobody sees a part of an object that is being put"
-            case .racingPuts: "of several puts of one object at once none fails"
+            case .conditionalPut: "of several puts of one name at once one takes effect"
+            case .checksums: "an object that arrives damaged is refused"
+            case .manyDeletes: "many objects are deleted at once, some of them missing"
             case .clock: "the store's clock agrees with the times of new objects"
+            case .speed: "each kind of request is answered; how fast is only told"
             case .cleanUp: "everything that was put can be removed again"
             }
         }
@@ -58,6 +65,18 @@ package struct StoreConformance: Sendable {
     package struct Outcome: Sendable {
         package let promise: Promise
         package let verdict: Verdict
+        /// What was measured, where something was; nobody judges it.
+        package var figures: [Figure] = []
+    }
+
+    /// How fast the store did one kind of thing.
+    package struct Figure: Sendable, Equatable {
+        /// Such as `put of 8 MiB`.
+        package let operation: String
+        /// The middle one of several calls, one after another.
+        package let seconds: Double
+        /// What each call moved.
+        package let bytes: Int
     }
 
     /// How a promise was broken; ends the examination of that promise.
@@ -71,7 +90,10 @@ package struct StoreConformance: Sendable {
     let prefix: String
     /// How many objects are put in order to see more than one page of a listing.
     let listedObjects: Int
-    private let digest: @Sendable ([UInt8]) -> [UInt8]
+    let digest: @Sendable ([UInt8]) -> [UInt8]
+
+    static let largeBytes = 8 << 20
+    static let smallBytes = 4 << 10
 
     /// - Parameter prefix: Where to work, ending with `/`; nothing may lie below it.
     /// - Parameter listedObjects: More than the 1,000 that S3 gives in one page, unless each put
@@ -94,14 +116,15 @@ package struct StoreConformance: Sendable {
     package func run(_ report: (Outcome) -> Void) -> Bool {
         var isKept = true
         for promise in Promise.allCases {
-            let verdict = examine(promise)
+            var figures: [Figure] = []
+            let verdict = examine(promise, &figures)
             if case .broken = verdict { isKept = false }
-            report(Outcome(promise: promise, verdict: verdict))
+            report(Outcome(promise: promise, verdict: verdict, figures: figures))
         }
         return isKept
     }
 
-    private func examine(_ promise: Promise) -> Verdict {
+    private func examine(_ promise: Promise, _ figures: inout [Figure]) -> Verdict {
         do throws(Broken) {
             switch promise {
             case .readAfterWrite: try checkReadAfterWrite()
@@ -125,16 +148,25 @@ package struct StoreConformance: Sendable {
             case .listingPrefixes: try checkListingPrefixes()
             case .threads: try checkThreads()
             case .atomicPut: try checkAtomicPut()
-            case .racingPuts:
+            case .conditionalPut:
                 guard store.capabilities.conditionalPut else {
                     return .skipped("the store cannot tell puts that race with one another")
                 }
                 try checkRacingPuts()
+            case .checksums:
+                guard store.capabilities.sendsDigests else {
+                    return .skipped("nothing that could be compared is sent with an object")
+                }
+                guard try checkChecksums() else {
+                    return .skipped("the service does not compare what is sent with an object")
+                }
+            case .manyDeletes: try checkManyDeletes()
             case .clock:
                 guard store.capabilities.listingShowsTime else {
                     return .skipped("the store does not tell when an object was put")
                 }
                 try checkClock()
+            case .speed: figures = try measureSpeed()
             case .cleanUp: try cleanUp()
             }
             return .kept

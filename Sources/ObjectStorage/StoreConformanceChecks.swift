@@ -1,3 +1,4 @@
+import CSystem
 import Synchronization
 
 /// The checks themselves, one for each promise.
@@ -262,6 +263,18 @@ extension StoreConformance {
             let wanted = expected.map { key("prefix/" + $0) }.sorted()
             try require(found == wanted, "a listing of \(listed) gives \(found), not \(wanted)")
         }
+        let sorted = names.map { key("prefix/" + $0) }.sorted()
+        for last in [sorted[0], sorted[3], sorted[8], key("prefix/a"), key("prefix/z")] {
+            var found: [ObjectKey] = []
+            try attempt("list behind \(last)") { () throws(StorageError) in
+                try store.list(prefix: prefix + "prefix/", after: last) { object in
+                    found.append(object.key)
+                    return true
+                }
+            }
+            let wanted = sorted.filter { $0 > last }
+            try require(found == wanted, "a listing behind \(last) gives \(found), not \(wanted)")
+        }
         var seen = 0
         try attempt("list") { () throws(StorageError) in
             try store.list(prefix: prefix + "prefix/") { _ in
@@ -343,6 +356,93 @@ extension StoreConformance {
         try expect(sample(1_000 + winner, seed: winner), at: "racing/one")
     }
 
+    /// Puts an object with the digests of another, as it looks when bytes change on their way.
+    ///
+    /// - Returns: Whether anybody noticed.
+    func checkChecksums() throws(Broken) -> Bool {
+        let bytes = sample(10_000, seed: 41)
+        let damaged = ObjectContent(
+            bytes: bytes, digest: digest(sample(10_000, seed: 42)), md5: sample(16, seed: 43))
+        do throws(StorageError) {
+            try store.put(damaged, at: key("damaged/object"))
+            return false
+        } catch {
+            try require(error.kind == .io, "a damaged object is refused with \(error)")
+        }
+        let found = try attempt("head") { () throws(StorageError) in
+            try store.head(key("damaged/object"))
+        }
+        try require(found == nil, "an object that was refused is there all the same")
+        try put(content(bytes), "damaged/object")
+        try expect(bytes, at: "damaged/object", " after it was refused once")
+        return true
+    }
+
+    func checkManyDeletes() throws(Broken) {
+        let names = (0..<40).map { "deletes/\($0 % 3)/\($0)" }
+        try concurrently(8) { (worker) throws(Broken) in
+            for index in stride(from: worker, to: names.count, by: 8) {
+                try put(content(sample(index, seed: index)), names[index])
+            }
+        }
+        let kept = names[17]
+        let doomed = names.filter { $0 != kept } + ["deletes/none", "nowhere/at/all"]
+        var failures: [String] = []
+        store.delete(doomed.map { key($0) }) { failures.append("\($0): \($1)") }
+        try require(failures.isEmpty, "deleting many objects failed: \(failures.first ?? "")")
+        let left = try attempt("list") { () throws(StorageError) in
+            try store.list(prefix: prefix + "deletes/").map(\.key)
+        }
+        try require(left == [key(kept)], "after many deletes a listing gives \(left)")
+    }
+
+    /// One call after another, of each kind.
+    func measureSpeed() throws(Broken) -> [Figure] {
+        let large = try spooled(sample(StoreConformance.largeBytes, seed: 47))
+        let small = content(sample(StoreConformance.smallBytes, seed: 48))
+        let largeKey = key("speed/large/2")
+        let buffer = UnsafeMutableRawBufferPointer.allocate(
+            byteCount: StoreConformance.largeBytes, alignment: 64)
+        defer { buffer.deallocate() }
+        var figures: [Figure] = []
+        func measure(
+            _ operation: String, _ count: Int, bytes: Int = 0,
+            _ body: (Int) throws(StorageError) -> Void
+        ) throws(Broken) {
+            var seconds: [Double] = []
+            for index in 0..<count {
+                let start = csys_boottime_ns()
+                try attempt(operation) { () throws(StorageError) in try body(index) }
+                seconds.append(Double(csys_boottime_ns() - start) / 1e9)
+            }
+            let middle = seconds.sorted()[count / 2]
+            figures.append(Figure(operation: operation, seconds: middle, bytes: bytes))
+        }
+        try measure("put of 8 MiB", 3, bytes: large.length) { (index) throws(StorageError) in
+            try store.put(large, at: key("speed/large/\(index)"))
+        }
+        try measure("put of 4 KiB", 10, bytes: small.length) { (index) throws(StorageError) in
+            try store.put(small, at: key("speed/small/\(index)"))
+        }
+        try measure("get of 8 MiB", 3, bytes: large.length) { (_) throws(StorageError) in
+            _ = try store.get(largeKey, range: 0..<large.length, into: buffer)
+        }
+        try measure("get of 4 KiB", 10, bytes: small.length) { (index) throws(StorageError) in
+            let start = index * 500_000
+            _ = try store.get(
+                largeKey, range: start..<start + small.length,
+                into: UnsafeMutableRawBufferPointer(rebasing: buffer[..<small.length]))
+        }
+        try measure("head", 10) { (_) throws(StorageError) in _ = try store.head(largeKey) }
+        try measure("list", 5) { (_) throws(StorageError) in
+            _ = try store.list(prefix: prefix + "speed/small/")
+        }
+        try measure("delete", 10) { (index) throws(StorageError) in
+            try store.delete(key("speed/small/\(index)"))
+        }
+        return figures
+    }
+
     func checkClock() throws(Broken) {
         let before = try attempt("clock") { () throws(StorageError) in try store.currentTime() }
         try put(content(sample(10, seed: 37)), "clock/object")
@@ -363,11 +463,10 @@ extension StoreConformance {
             try store.list(prefix: prefix)
         }
         try concurrently(8) { (worker) throws(Broken) in
-            for index in stride(from: worker, to: listed.count, by: 8) {
-                try attempt("delete") { () throws(StorageError) in
-                    try store.delete(listed[index].key)
-                }
-            }
+            let share = stride(from: worker, to: listed.count, by: 8).map { listed[$0].key }
+            var failure: StorageError?
+            store.delete(share) { failure = failure ?? $1 }
+            if let failure { throw Broken("delete failed: \(failure)") }
         }
         let left = try attempt("list") { () throws(StorageError) in
             try store.list(prefix: prefix)

@@ -17,24 +17,15 @@ final class RunningTransfer: @unchecked Sendable {
     private var easy: EasyHandle?
     private var headerList: HeaderList?
 
-    // The answer as far as it has come.
-    private var status = 0
-    private var headers = TransferHeaders()
-    private var headerBytes = 0
-    /// The empty line behind the header fields has come: libcurl takes an answer that breaks off
-    /// before it for a whole one.
-    private var isHeadComplete = false
-    private var body: [UInt8] = []
-    private var bytesInBuffer = 0
-    /// Offset in the resource of the next byte that arrives; known once the body begins.
-    private var arrivingOffset: Int?
-    /// Everything wanted has arrived, though the server would send more.
-    private var isCut = false
+    private var answer: IncomingAnswer
     /// What a callback found wrong; libcurl itself then only knows that it was stopped.
     private var failure: TransferError?
 
     // The request as far as it has gone.
     private var bodyPosition = 0
+    /// How often libcurl began again, and what it had sent of the body by then.
+    private var repetitions = 0
+    private var bytesSentBefore = 0
 
     // Pacing: what a pacer has granted and nobody has used, and until when each direction waits.
     private var downloadCredit = 0
@@ -49,6 +40,7 @@ final class RunningTransfer: @unchecked Sendable {
 
     init(_ request: TransferRequest) {
         self.request = request
+        answer = IncomingAnswer(request.sink)
         host = RunningTransfer.host(of: request.url)
         deadline = request.deadlineSeconds.map {
             csys_boottime_ns() + Int64(min(max($0, 0), 1e9) * 1e9)
@@ -82,26 +74,24 @@ final class RunningTransfer: @unchecked Sendable {
         guard let easy else { return nil }
         defer { self.easy = nil }
         let traffic = traffic(easy)
-        if code == CURLE_OK && !isHeadComplete {
-            failure = TransferError(
-                .reset, "the connection ended within the head of the answer", isTransient: true)
-        }
-        if failure == nil && (code == CURLE_OK || isCut) {
-            outcome.give(
-                .success(
-                    TransferResponse(
-                        status: status, headers: headers, body: body, bytesInBuffer: bytesInBuffer,
-                        traffic: traffic)))
+        let failure = failure ?? answer.failure
+        if failure == nil && (answer.isCut || (code == CURLE_OK && answer.isHeadComplete)) {
+            outcome.give(.success(answer.response(traffic)))
             return easy
         }
-        var error = failure ?? reason(code, easy, isRequestSent: traffic.isRequestSent)
+        var error = failure ?? reason(code, easy, isRequestSent: traffic.requests > 0)
         error.traffic = traffic
         outcome.give(.failure(error))
         return easy
     }
 
+    /// Why libcurl ended a transfer in which nobody here found anything wrong.
     private func reason(_ code: CURLcode, _ easy: EasyHandle, isRequestSent: Bool) -> TransferError
     {
+        if code == CURLE_OK {
+            return TransferError(
+                .reset, "the connection ended within the head of the answer", isTransient: true)
+        }
         // Said of an answer, it is the server's protocol that is unknown.
         if code == CURLE_UNSUPPORTED_PROTOCOL && isRequestSent {
             return TransferError(
@@ -115,9 +105,9 @@ final class RunningTransfer: @unchecked Sendable {
 
     private func traffic(_ easy: EasyHandle) -> TransferTraffic {
         var traffic = TransferTraffic()
-        traffic.bytesSent = easy.offset(CURLINFO_SIZE_UPLOAD_T)
+        traffic.bytesSent = bytesSentBefore + easy.offset(CURLINFO_SIZE_UPLOAD_T)
         traffic.bytesReceived = easy.offset(CURLINFO_SIZE_DOWNLOAD_T)
-        traffic.isRequestSent = easy.long(CURLINFO_REQUEST_SIZE) > 0
+        traffic.requests = easy.long(CURLINFO_REQUEST_SIZE) > 0 ? 1 + repetitions : 0
         traffic.newConnections = easy.long(CURLINFO_NUM_CONNECTS)
         traffic.seconds = Double(easy.offset(CURLINFO_TOTAL_TIME_T)) / 1e6
         traffic.secondsToFirstByte = Double(easy.offset(CURLINFO_STARTTRANSFER_TIME_T)) / 1e6
@@ -225,7 +215,6 @@ final class RunningTransfer: @unchecked Sendable {
     }
 
     private static let smallestUploadBuffer = 16 << 10
-    private static let maximumHeaderBytes = 256 << 10
 
     // MARK: - Sending
 
@@ -270,6 +259,8 @@ final class RunningTransfer: @unchecked Sendable {
     private func seek(_ offset: Int, _ origin: Int32) -> Int32 {
         guard origin == SEEK_SET, let length = request.body.length, (0...length).contains(offset)
         else { return Int32(CURL_SEEKFUNC_FAIL) }
+        repetitions += 1
+        bytesSentBefore += bodyPosition
         bodyPosition = offset
         return Int32(CURL_SEEKFUNC_OK)
     }
@@ -278,27 +269,7 @@ final class RunningTransfer: @unchecked Sendable {
 
     private func receiveHeader(_ bytes: UnsafeMutablePointer<CChar>?, _ count: Int) -> Int {
         guard let bytes else { return 0 }
-        headerBytes += count
-        guard headerBytes <= RunningTransfer.maximumHeaderBytes else {
-            failure = TransferError(
-                .protocolViolation, "the head of the answer has no end", isTransient: false)
-            return 0
-        }
-        let line = String(
-            decoding: UnsafeRawBufferPointer(start: bytes, count: count), as: UTF8.self)
-        if line.hasPrefix("HTTP/") {
-            // Of several, such as "100 Continue" before the answer proper, the last one counts.
-            let parts = line.split(separator: " ", maxSplits: 2)
-            status = parts.count > 1 ? Int(parts[1].prefix { $0.isNumber }) ?? 0 : 0
-            headers.removeAll()
-            isHeadComplete = false
-            return count
-        }
-        if line == "\r\n" || line == "\n" { isHeadComplete = true }
-        guard let colon = line.utf8.firstIndex(of: UInt8(ascii: ":")) else { return count }
-        let value = line[line.utf8.index(after: colon)...]
-        headers.append(String(line[..<colon]), String(value.trimmed))
-        return count
+        return answer.takeHeader(UnsafeRawBufferPointer(start: bytes, count: count)) ? count : 0
     }
 
     /// Takes all of a piece of the body, or pauses, or stops the transfer by taking less.
@@ -314,86 +285,7 @@ final class RunningTransfer: @unchecked Sendable {
             }
         }
         downloadCredit = max(0, downloadCredit - count)
-        let piece = UnsafeRawBufferPointer(start: bytes, count: count)
-        guard (200..<300).contains(status) else {
-            let room = TransferRequest.explanationBytes - body.count
-            body.append(contentsOf: piece.prefix(max(0, room)))
-            return count
-        }
-        switch request.sink {
-        case .collect(let maximumBytes):
-            return collect(piece, maximumBytes: maximumBytes) ? count : 0
-        case .range(let range, let buffer):
-            return place(piece, of: range, into: buffer) ? count : 0
-        }
-    }
-
-    private func collect(_ piece: UnsafeRawBufferPointer, maximumBytes: Int) -> Bool {
-        if body.isEmpty, let announced = headers["content-length"].flatMap({ Int($0) }) {
-            guard announced <= maximumBytes else {
-                failure = TransferError(
-                    .tooLarge, "the answer has \(announced) bytes", isTransient: false)
-                return false
-            }
-            body.reserveCapacity(announced)
-        }
-        guard piece.count <= maximumBytes - body.count else {
-            failure = TransferError(
-                .tooLarge, "the answer has more than \(maximumBytes) bytes", isTransient: false)
-            return false
-        }
-        body.append(contentsOf: piece)
-        return true
-    }
-
-    /// Copies what of `piece` lies in the range, and stops the transfer once the range is full.
-    private func place(
-        _ piece: UnsafeRawBufferPointer, of range: Range<Int>,
-        into buffer: UnsafeMutableRawBufferPointer
-    ) -> Bool {
-        let pieceStart: Int
-        if let arrivingOffset {
-            pieceStart = arrivingOffset
-        } else {
-            guard let start = firstOffset(of: range) else { return false }
-            pieceStart = start
-        }
-        arrivingOffset = pieceStart + piece.count
-        let wanted = range.clamped(to: pieceStart..<pieceStart + piece.count)
-        if !wanted.isEmpty {
-            let source = UnsafeRawBufferPointer(
-                rebasing: piece[wanted.lowerBound - pieceStart..<wanted.upperBound - pieceStart])
-            UnsafeMutableRawBufferPointer(
-                rebasing: buffer[(wanted.lowerBound - range.lowerBound)...]
-            ).copyMemory(from: source)
-            bytesInBuffer += wanted.count
-        }
-        let isMore = pieceStart + piece.count > range.upperBound
-        if isMore { isCut = true }
-        return !isMore
-    }
-
-    /// Where in the resource the body of this answer begins; nil where that lies behind the
-    /// beginning of what was asked for.
-    private func firstOffset(of range: Range<Int>) -> Int? {
-        guard let text = headers["content-range"] else {
-            // A part that does not say which.
-            guard status != 206 else {
-                failure = TransferError(
-                    .protocolViolation, "a part of an object came without Content-Range",
-                    isTransient: false)
-                return nil
-            }
-            return 0
-        }
-        guard let content = ContentRange(text), content.bytes.lowerBound <= range.lowerBound else {
-            failure = TransferError(
-                .protocolViolation,
-                "asked for bytes \(range.lowerBound) to \(range.upperBound - 1), got \(text)",
-                isTransient: false)
-            return nil
-        }
-        return content.bytes.lowerBound
+        return answer.take(UnsafeRawBufferPointer(start: bytes, count: count)) ? count : 0
     }
 
     // MARK: - Time
@@ -453,7 +345,7 @@ final class RunningTransfer: @unchecked Sendable {
         guard let easy else { return false }
         let moved =
             easy.offset(CURLINFO_SIZE_UPLOAD_T) + easy.offset(CURLINFO_SIZE_DOWNLOAD_T)
-            + headerBytes
+            + answer.headerBytes
         if moved != movedBytes || pausedSince != nil {
             movedBytes = moved
             movedAt = now
@@ -464,16 +356,6 @@ final class RunningTransfer: @unchecked Sendable {
             return true
         }
         return false
-    }
-}
-
-extension Substring {
-    /// Without spaces, tabs and line ends on either side.
-    var trimmed: Substring {
-        let isBlank: (Character) -> Bool = { $0 == " " || $0 == "\t" || $0.isNewline }
-        let front = drop(while: isBlank)
-        guard let last = front.lastIndex(where: { !isBlank($0) }) else { return front.prefix(0) }
-        return front[...last]
     }
 }
 

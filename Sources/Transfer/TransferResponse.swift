@@ -17,8 +17,9 @@ package struct TransferTraffic: Sendable, Equatable {
     package var bytesSent = 0
     /// Bytes of bodies received.
     package var bytesReceived = 0
-    /// Whether the head of the request went out, so that the server may have acted on it.
-    package var isRequestSent = false
+    /// How often the request went out, so that the server may have acted on it. More than once
+    /// where a kept connection broke without a byte of an answer: then it is sent again on another.
+    package var requests = 0
     /// Connections that had to be made.
     package var newConnections = 0
     /// From the beginning to the end, in seconds; time spent waiting for a pacer included.

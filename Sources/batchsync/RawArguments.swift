@@ -28,6 +28,22 @@ enum RawArguments {
         return Array(UnsafeRawBufferPointer(start: value, count: strlen(value)))
     }
 
+    /// The variables of the environment whose values are text.
+    static var variables: [String: String] {
+        var variables: [String: String] = [:]
+        var next = environ
+        while let entry = next.pointee {
+            let bytes = Array(UnsafeRawBufferPointer(start: entry, count: strlen(entry)))
+            if let text = String(validating: bytes, as: UTF8.self),
+                let equals = text.firstIndex(of: "=")
+            {
+                variables[String(text[..<equals])] = String(text[text.index(after: equals)...])
+            }
+            next += 1
+        }
+        return variables
+    }
+
     static func text(_ bytes: [UInt8]) -> String {
         if UTF8Text.isValid(bytes) {
             let text = String(decoding: bytes, as: UTF8.self)

@@ -71,7 +71,7 @@ struct TransferEngineTests {
         }
         let response = try engine.perform(TransferRequest(method, server.url))
         #expect(response.headers["x-said"] == "\(method) none")
-        #expect(response.traffic.isRequestSent)
+        #expect(response.traffic.requests == 1)
     }
 
     @Test("What could smuggle a second header is refused before anything is sent")
@@ -280,6 +280,21 @@ struct TransferEngineTests {
         }
     }
 
+    @Test("A request that a dying connection swallowed is sent again, and counted again")
+    func swallowed() throws {
+        let server = ScriptedServer { request in
+            request.number == 2 ? [.close] : [.send(ScriptedServer.answer(200, [], request.body))]
+        }
+        let bytes = pattern(300_000)
+        let request = TransferRequest("PUT", server.url, body: .bytes(bytes))
+        #expect(try engine.perform(request).traffic.requests == 1)
+        let response = try engine.perform(request)
+        #expect(response.body == bytes)
+        #expect(response.traffic.requests == 2)
+        #expect(response.traffic.bytesSent == 600_000)
+        #expect(server.requests == 3)
+    }
+
     // MARK: - What goes wrong
 
     @Test("Nobody at the address, or no such address, is told apart and may pass")
@@ -290,7 +305,7 @@ struct TransferEngineTests {
                 try engine.perform(TransferRequest("GET", "http://127.0.0.1:\(unused)/"))
             })
         #expect(connect.kind == .connect && connect.isTransient)
-        #expect(!connect.traffic.isRequestSent)
+        #expect(connect.traffic.requests == 0)
         let resolve = try #require(
             error {
                 try engine.perform(TransferRequest("GET", "http://nobody.invalid/"))
@@ -309,7 +324,7 @@ struct TransferEngineTests {
         let error = try #require(error { try engine.perform(request) })
         #expect(error.isTransient, "\(error.kind) \(error)")
         #expect(error.kind == .reset, "\(error)")
-        #expect(error.traffic.isRequestSent)
+        #expect(error.traffic.requests == 1)
     }
 
     enum Cut: String, CaseIterable, Sendable {

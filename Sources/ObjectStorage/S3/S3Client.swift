@@ -79,8 +79,8 @@ final class S3Client: Sendable {
             let location = location
             let credentials = try credentials(for: request, location)
             let response = try perform(request, at: location, credentials)
-            if response.isSuccess || request.accepted.contains(response.status) { return response }
-            let failure = S3Failure(
+            if response.isSuccess { return response }
+            var failure = S3Failure(
                 response, request: request, location: location, credentials: credentials,
                 hostTime: now())
             if !hasMoved, let region = failure.otherRegion {
@@ -88,13 +88,46 @@ final class S3Client: Sendable {
                 move(to: region)
                 continue
             }
+            if failure.isUnexplained && !request.accepted.contains(response.status) {
+                failure = explained(failure, request, at: location, credentials)
+            }
             if !hasRenewed, failure.isExpired {
                 hasRenewed = true
                 try renew(credentials, for: request, location)
                 continue
             }
+            if request.accepted.contains(response.status) { return response }
             throw failure.error
         }
+    }
+
+    /// Asks the same by a GET of one byte, whose answer says why not.
+    private func explained(
+        _ failure: S3Failure, _ request: Request, at location: S3Location,
+        _ credentials: S3Credentials
+    ) -> S3Failure {
+        var question = request
+        question.method = "GET"
+        if request.key == nil {
+            question.query = [("list-type", "2"), ("max-keys", "1")]
+        } else {
+            question.headers.append(("Range", "bytes=0-0"))
+        }
+        guard let response = try? perform(question, at: location, credentials), !response.isSuccess
+        else { return failure }
+        return S3Failure(
+            response, request: request, location: location, credentials: credentials,
+            hostTime: now())
+    }
+
+    /// What an answer means that `send` gave because its status was an accepted one.
+    func failure(
+        _ response: TransferResponse, of request: Request
+    ) throws(StorageError) -> S3Failure {
+        let location = location
+        return S3Failure(
+            response, request: request, location: location,
+            credentials: try credentials(for: request, location), hostTime: now())
     }
 
     private func perform(
@@ -164,15 +197,16 @@ final class S3Client: Sendable {
     }
 
     private func count(_ request: Request, _ traffic: TransferTraffic) {
-        guard traffic.isRequestSent else { return }
-        switch request.operation {
-        case .put: counter.count(.put)
-        case .get: counter.count(.get)
-        case .head: counter.count(.head)
-        case .list: counter.count(.list)
-        case .delete: counter.count(.delete)
-        case .create, .open, .spool, .clock: counter.count(.other)
-        }
+        let kind: TrafficCounter.Request =
+            switch request.operation {
+            case .put: .put
+            case .get: .get
+            case .head: .head
+            case .list: .list
+            case .delete: .delete
+            case .create, .open, .spool, .clock: .other
+            }
+        for _ in 0..<traffic.requests { counter.count(kind) }
         counter.count(sent: traffic.bytesSent)
         counter.count(received: traffic.bytesReceived)
     }

@@ -58,7 +58,17 @@ struct S3Failure {
     }
 
     /// Whether an explanation is missing only because answers to a HEAD have none.
-    var isUnexplained: Bool { code.isEmpty && request.method == "HEAD" }
+    var isUnexplained: Bool {
+        code.isEmpty && request.method == "HEAD" && [400, 401, 403].contains(response.status)
+    }
+
+    /// Whether the service found other bytes than those whose sums it was sent.
+    var isDamage: Bool { S3Failure.damageCodes.contains(code) }
+
+    private static let damageCodes: Set<String> = [
+        "BadDigest", "XAmzContentSHA256Mismatch", "XAmzContentChecksumMismatch", "InvalidDigest",
+        "BadChecksum", "ContentSHA256Mismatch",
+    ]
 
     // MARK: - For the user
 
@@ -131,8 +141,7 @@ struct S3Failure {
                     + " \(location.service)",
                 hint: "name its region and its endpoint; the service says: \(said)",
                 isOfStore: true)
-        case "BadDigest", "XAmzContentSHA256Mismatch", "XAmzContentChecksumMismatch",
-            "InvalidDigest", "BadChecksum", "ContentSHA256Mismatch":
+        case _ where isDamage:
             return Meaning(
                 kind: .io, cause: "what arrived is not what was sent (\(code))",
                 hint: "the service kept nothing of it; if it goes on, look at this host's memory"

@@ -1,116 +1,152 @@
+import CSystem
 import Crypto
 import SnapshotModel
 import Transfer
 
+/// Finds out how the service behaves, by trying it.
 extension S3Store {
-    /// Finds out what the service does beyond what every service does, by doing it below `prefix`,
-    /// and removes what it put there.
+    /// Tries, with an object of its own below `prefix`, what else the service can do, and removes
+    /// the object again. Four requests, or two more where the service understands less.
     ///
-    /// Six requests, where all of it works. What the service refuses is not there; a failure that can
-    /// pass is thrown, since nothing would have been learned.
-    ///
-    /// - Parameter prefix: Ends with `/`; nobody else uses it.
-    /// - Returns: What was found, which this store does not go by: open another one with it.
+    /// - Parameter prefix: Empty, or ends with a slash.
+    /// - Returns: What a store of this bucket should be opened with from now on.
+    /// - Throws: Where nothing can be put here, or what was put cannot be looked up.
     package func probe(below prefix: String) throws(StorageError) -> S3Traits {
-        var found = client.traits
-        let first = ObjectKey(validated: prefix + "first")
-        let second = ObjectKey(validated: prefix + "second")
-        let bytes = Array("what a service does with this is remembered\n".utf8)
-        let other = Array("and this must not take its place\n".utf8)
-        try attempt(first, bytes, checksum: bytes, onlyIfAbsent: false)
-        // A service that stores what does not have the checksum sent with it does not check any.
-        let isChecked = try attempt(second, bytes, checksum: other, onlyIfAbsent: false) == false
-        let told = isChecked ? try tellsSHA256(of: first) : nil
-        found.keepsSHA256 = told == Self.sha256(bytes)
-        let isReplaced = try attempt(first, other, checksum: other, onlyIfAbsent: true)
-        let listed = try objects(below: prefix)
-        // The service refused it, and kept the first one.
-        found.conditionalPut = !isReplaced && listed[first]?.length == bytes.count
-        let sum = Array(Insecure.MD5.hash(data: isReplaced ? other : bytes))
-        found.listingShowsMD5 = S3Store.md5(eTag: listed[first]?.eTag) == sum
-        var failure: StorageError?
-        delete(Array(listed.keys)) { _, error in if failure == nil { failure = error } }
-        // Who may not delete has an append-only store, which is a good thing to have: what lies
-        // there is a few bytes, and the next probe is years away.
-        if let failure, failure.kind != .denied { throw failure }
-        client.learn { $0 = found }
-        return found
-    }
+        precondition(ObjectKey.isDirectoryPrefix(prefix), "a prefix is empty or ends with /")
+        var number: UInt64 = 0
+        _ = csys_random(&number, MemoryLayout<UInt64>.size)
+        let key = ObjectKey(validated: "\(prefix)probe-\(String(number, radix: 16))")
+        let digest = Array(SHA256.hash(data: S3Store.probeBytes))
+        let otherDigest = Array(SHA256.hash(data: [UInt8]()))
+        var traits = S3Traits()
+        traits.objectLock = client.traits.objectLock
 
-    private func tellsSHA256(of key: ObjectKey) throws(StorageError) -> [UInt8]? {
-        var request = S3Client.Request(
-            operation: .head, key: key, method: "HEAD", permission: "s3:GetObject")
-        request.headers = [("x-amz-checksum-mode", "ENABLED")]
-        let text = try client.send(request).headers["x-amz-checksum-sha256"]
-        return text.flatMap { text in Array(text.utf8).withUnsafeBytes { Base64.decode($0) } }
-    }
-
-    private func objects(
-        below prefix: String
-    ) throws(StorageError) -> [ObjectKey: S3Messages.ListPage.Object] {
-        let root = client.location.prefix
-        var request = S3Client.Request(
-            operation: .list, key: nil, method: "GET", permission: "s3:ListBucket")
-        request.query = [
-            ("list-type", "2"), ("prefix", root + prefix), ("encoding-type", "url"),
-        ]
-        let response = try client.send(request)
-        guard let page = try? S3Messages.listPage(response.body) else {
-            throw StorageError(
-                .io, .list, location: client.location.text,
-                cause: "the service's listing makes no sense")
+        // A service that takes a wrong sum keeps whatever it is told, which proves nothing later.
+        let damaged = try putProbe(at: key, sum: otherDigest, isConditional: false)
+        let verifies = damaged.outcome == .refusedAsDamaged
+        var headers = damaged.response.headers
+        if damaged.outcome != .stored {
+            let first = try putProbe(at: key, sum: verifies ? digest : nil, isConditional: true)
+            headers = first.response.headers
+            if first.outcome != .stored {
+                // Not even the condition is understood.
+                var plain = probeRequest(at: key)
+                plain.accepted = []
+                headers = try client.send(plain).headers
+            } else {
+                traits.conditionalPut = try isTaken(key)
+            }
+        } else {
+            traits.conditionalPut = try isTaken(key)
         }
-        var found: [ObjectKey: S3Messages.ListPage.Object] = [:]
-        for object in page.objects where object.key.hasPrefix(root) {
-            if let key = ObjectKey(String(object.key.dropFirst(root.count))) { found[key] = object }
+        let encodedDigest = Base64.encode(digest)
+        if !(verifies && headers["x-amz-checksum-sha256"] == encodedDigest) {
+            headers = try lookUpProbe(key)
         }
-        return found
+        traits.keepsSHA256 = verifies && headers["x-amz-checksum-sha256"] == encodedDigest
+        traits.listingShowsMD5 =
+            S3Store.md5(eTag: headers["etag"])
+            == Array(Insecure.MD5.hash(data: S3Store.probeBytes))
+        let version = headers["x-amz-version-id"].flatMap { $0 == "null" ? nil : $0 }
+        traits.versioning = version != nil
+        removeProbe(key, version: version)
+        traits.region = client.traits.region
+        client.learn { $0 = traits }
+        return traits
     }
 
-    private static func sha256(_ bytes: [UInt8]) -> [UInt8] { Array(SHA256.hash(data: bytes)) }
+    private static let probeBytes = Array("batchsync asks what this service can do\n".utf8)
 
-    /// - Returns: Whether it was stored. What is neither stored nor refused is thrown.
-    @discardableResult
-    private func attempt(
-        _ key: ObjectKey, _ bytes: [UInt8], checksum: [UInt8], onlyIfAbsent: Bool
-    ) throws(StorageError) -> Bool {
+    private enum ProbeOutcome {
+        case stored, taken, refusedAsDamaged, notUnderstood
+    }
+
+    private func probeRequest(at key: ObjectKey) -> S3Client.Request {
         var request = S3Client.Request(
             operation: .put, key: key, method: "PUT", permission: "s3:PutObject")
         request.headers = [
             ("Content-Type", "application/octet-stream"),
-            ("Content-MD5", Base64.encode(Array(Insecure.MD5.hash(data: bytes)))),
-            ("x-amz-checksum-sha256", Base64.encode(Self.sha256(checksum))),
+            ("Content-MD5", Base64.encode(Array(Insecure.MD5.hash(data: S3Store.probeBytes)))),
         ]
-        if onlyIfAbsent { request.headers.append(("If-None-Match", "*")) }
-        request.body = .bytes(bytes)
-        request.payloadDigest = Self.sha256(bytes)
-        // Refused as it should be, or with words of the service's own for what it does not know.
-        request.accepted = checksum != bytes || onlyIfAbsent ? [400, 409, 412, 501] : []
-        return try client.send(request).isSuccess
+        request.body = .bytes(S3Store.probeBytes)
+        request.payloadDigest = Array(SHA256.hash(data: S3Store.probeBytes))
+        request.accepted = [400, 405, 412, 501]
+        return request
     }
 
-    /// Makes the bucket where there is none.
+    private func putProbe(
+        at key: ObjectKey, sum: [UInt8]?, isConditional: Bool
+    ) throws(StorageError) -> (outcome: ProbeOutcome, response: TransferResponse) {
+        var request = probeRequest(at: key)
+        if let sum { request.headers.append(("x-amz-checksum-sha256", Base64.encode(sum))) }
+        if isConditional { request.headers.append(("If-None-Match", "*")) }
+        let response = try client.send(request)
+        if response.isSuccess { return (.stored, response) }
+        if response.status == 412 { return (.taken, response) }
+        let isDamage = try client.failure(response, of: request).isDamage
+        return (isDamage ? .refusedAsDamaged : .notUnderstood, response)
+    }
+
+    /// Whether a put to a key that holds an object is told so.
+    private func isTaken(_ key: ObjectKey) throws(StorageError) -> Bool {
+        try putProbe(at: key, sum: nil, isConditional: true).outcome == .taken
+    }
+
+    private func lookUpProbe(_ key: ObjectKey) throws(StorageError) -> TransferHeaders {
+        var request = S3Client.Request(
+            operation: .head, key: key, method: "HEAD", permission: "s3:GetObject")
+        request.headers = [("x-amz-checksum-mode", "ENABLED")]
+        return try client.send(request).headers
+    }
+
+    /// As well as it can: a user who may not delete has an object of forty bytes more, by her own
+    /// wish.
+    private func removeProbe(_ key: ObjectKey, version: String?) {
+        var request = S3Client.Request(
+            operation: .delete, key: key, method: "DELETE", permission: "s3:DeleteObject")
+        if let version {
+            // Deleted without its version, the object would stay behind a marker.
+            request.query = [("versionId", version)]
+            if (try? client.send(request)) != nil { return }
+            request.query = []
+        }
+        _ = try? client.send(request)
+    }
+
+    // MARK: - The bucket
+
+    /// Makes the bucket where it is not there yet.
     ///
-    /// - Throws: `.denied` where these credentials may not make one.
-    package func createBucketIfMissing() throws(StorageError) {
-        let location = client.location
+    /// - Returns: Whether it was made now. Where these credentials may not even look, they may still
+    ///   be allowed to use it.
+    /// - Throws: `.denied` where it is not there and may not be made, and where the name belongs to
+    ///   somebody else.
+    @discardableResult
+    package func createBucketIfMissing() throws(StorageError) -> Bool {
         var look = S3Client.Request(
             operation: .open, key: nil, method: "HEAD", permission: "s3:ListBucket")
-        look.accepted = [404, 403]
-        // Who may not look may still be allowed to use it.
-        guard try client.send(look).status == 404 else { return }
+        look.accepted = [403, 404]
+        guard try client.send(look).status == 404 else { return false }
+
+        let location = client.location
         var request = S3Client.Request(
             operation: .create, key: nil, method: "PUT", permission: "s3:CreateBucket")
-        // Some services want to be told even that nothing is coming.
-        request.body = .bytes([])
-        // Amazon's first region is the one that must not be named.
-        if location.region != S3Location.defaultRegion {
+        // Amazon's first region is the one that must not be named, and other services have none.
+        if location.service.isAmazon && location.region != S3Location.defaultRegion {
             let body = S3Messages.bucketConfiguration(region: location.region)
             request.body = .bytes(body)
-            request.payloadDigest = Self.sha256(body)
+            request.payloadDigest = Array(SHA256.hash(data: body))
+        } else {
+            request.body = .bytes([])
         }
-        // Somebody else was quicker.
         request.accepted = [409]
-        _ = try client.send(request)
+        let response = try client.send(request)
+        if response.isSuccess { return true }
+        // Somebody else was quicker, perhaps another host of the same owner.
+        if S3Messages.failure(response.body)?.code == "BucketAlreadyOwnedByYou" { return false }
+        throw StorageError(
+            .denied, .create, location: location.text,
+            cause: "the name \(location.bucket) is taken by somebody else",
+            hint: "choose another name for the bucket: all users of a service share them")
     }
 }

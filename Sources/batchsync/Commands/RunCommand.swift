@@ -65,7 +65,6 @@ struct RunCommand: Verb {
         let tables = ["notify.", "metrics.", "log."]
         let keys = ["schedule.max-age", "prune.max-rewrite"]
         return tables.contains { key.hasPrefix($0) } || keys.contains(key)
-            || key.hasSuffix(".aws-profile")
     }
 
     private func tell(_ report: RunReport) {

@@ -85,7 +85,16 @@ struct StoreCheckCommand: Verb {
             console.out("\(console.styled("skipped", .yellow))  \(outcome.promise.claim)")
             console.out("         \(why)")
         }
+        for figure in outcome.figures { console.out("         \(text(of: figure))") }
         console.flush()
+    }
+
+    /// `put of 8 MiB: 41.3 ms, 203 MB/s`
+    private static func text(of figure: StoreConformance.Figure) -> String {
+        let milliseconds = Int64((figure.seconds * 10_000).rounded())
+        let time = "\(figure.operation): \(milliseconds / 10).\(milliseconds % 10) ms"
+        guard figure.bytes >= 1 << 20, figure.seconds > 0 else { return time }
+        return time + ", \(Int((Double(figure.bytes) / figure.seconds / 1e6).rounded())) MB/s"
     }
 
     private static func document(_ outcome: StoreConformance.Outcome) -> JSONValue {
@@ -99,6 +108,17 @@ struct StoreCheckCommand: Verb {
             ("promise", .string(outcome.promise.rawValue)),
             ("claim", .string(outcome.promise.claim)), ("verdict", .string(verdict)),
             ("reason", .string(reason)),
+            (
+                "figures",
+                .array(
+                    outcome.figures.map { figure in
+                        .object([
+                            ("operation", .string(figure.operation)),
+                            ("seconds", .decimal(String(figure.seconds))),
+                            ("bytes", .count(figure.bytes)),
+                        ])
+                    })
+            ),
         ])
     }
 }

@@ -3,43 +3,35 @@ import SnapshotModel
 import Transfer
 
 extension StoreOpener {
-    /// Keys that the user's profile gives, or the variables of the environment.
-    private struct GivenCredentials: S3CredentialSource {
-        let credentials: S3Credentials?
-        func find() throws(S3CredentialsError) -> S3Credentials? { credentials }
-    }
-
-    private func credentialSource() throws(CommandError) -> any S3CredentialSource {
-        let id = access.accessKeyID ?? Assembly.variable("AWS_ACCESS_KEY_ID")
-        let secret = access.secretAccessKey ?? Assembly.variable("AWS_SECRET_ACCESS_KEY")
-        guard let id, let secret else {
-            throw CommandError(
-                .failed, "\(location): there are no keys for the service",
-                remedy: "set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or name them in a profile"
-            )
-        }
-        return GivenCredentials(
-            credentials: S3Credentials(
-                keyID: id, secret: secret,
-                sessionToken: access.sessionToken ?? Assembly.variable("AWS_SESSION_TOKEN"),
-                origin: access.accessKeyID == nil ? "the environment" : "the profile"))
-    }
-
-    private func s3Location(_ address: String) throws -> S3Location {
-        let endpoint =
-            try
-            (access.endpoint ?? Assembly.variable("AWS_ENDPOINT_URL_S3")
-            ?? Assembly.variable("AWS_ENDPOINT_URL")).map { (text) throws in try S3Endpoint(text) }
-        let region =
-            access.region ?? Assembly.variable("AWS_REGION")
-            ?? Assembly.variable("AWS_DEFAULT_REGION") ?? S3Location.defaultRegion
-        let style: S3Location.Style =
+    /// What the options or the profile say, the environment and the files of the AWS tools.
+    private func s3Configuration(
+        _ environment: AWSEnvironment
+    ) throws(StorageError) -> S3Configuration {
+        var explicit = S3Configuration.Explicit()
+        explicit.endpoint = access.endpoint
+        explicit.region = access.region
+        explicit.profile = access.awsProfile
+        explicit.style =
             switch access.addressing {
             case "path": .path
             case "virtual", "virtual-host": .virtual
-            default: .auto
+            default: nil
             }
-        return try S3Location.parse(address, endpoint: endpoint, region: region, style: style)
+        if let keyID = access.accessKeyID, let secret = access.secretAccessKey {
+            explicit.credentials = S3Credentials(
+                keyID: keyID, secret: secret, sessionToken: access.sessionToken,
+                origin: "the profile of batchsync")
+        }
+        return try S3Configuration.read(explicit, environment)
+    }
+
+    /// Runs a `credential_process`.
+    private static func run(_ line: String) -> Result<[UInt8], AWSCommandFailure> {
+        do throws(CommandError) {
+            return .success(try ShellOutput.of(Array(line.utf8), purpose: "the credentials"))
+        } catch {
+            return .failure(AWSCommandFailure("it gives no credentials"))
+        }
     }
 
     private func s3Options() throws(CommandError) -> S3Options {
@@ -67,15 +59,18 @@ extension StoreOpener {
 
     func s3(_ address: String, creating: Bool) throws -> OpenedStore {
         var memory = StoreMemory(location, directories: directories)
-        let place = try s3Location(address)
+        let environment = AWSEnvironment(variables: RawArguments.variables)
+        let configuration = try s3Configuration(environment)
+        let place = try S3Location.parse(
+            address, endpoint: configuration.endpoint, region: configuration.region,
+            style: configuration.style)
         var transfer = TransferEngine.Options()
-        transfer.caFile =
-            access.caFile ?? Assembly.variable("AWS_CA_BUNDLE")
-            ?? Assembly.variable("SSL_CERT_FILE")
+        transfer.caFile = access.caFile ?? configuration.caFile
         transfer.userAgent = Assembly.program
         let options = try s3Options()
         let engine = TransferEngine(transfer)
-        let credentials = try credentialSource()
+        let credentials = configuration.credentials(
+            AWSSurroundings(environment: environment, engine: engine, run: Self.run))
         func store(_ traits: S3Traits?) -> S3Store {
             S3Store.open(
                 place, options: options, credentials: credentials, engine: engine,
