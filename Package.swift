@@ -119,7 +119,8 @@ let package = Package(
         .executableTarget(
             name: "batchsync",
             dependencies: [
-                "Replication", "SnapshotRepository", "FileTree", "ObjectStorage", "Transfer",
+                "Replication", "RunReports", "SnapshotRepository", "FileTree", "ObjectStorage",
+                "Transfer",
                 "Profiles", "AgeEncryption", "BundleFormat", "SnapshotModel", "CSystem",
                 .product(name: "ArgumentParser", package: "swift-argument-parser"),
             ],

@@ -19,8 +19,16 @@ package final class TrafficCounter: Sendable {
         package var bytesReceived = 0
         /// Calls that were made again after a failure that could pass.
         package var retries = 0
+        /// How long calls took, the attempts one by one.
+        package var latencies: [Request: Latency] = [:]
 
         package var total: Int { requests.values.reduce(0, +) }
+    }
+
+    package struct Latency: Sendable, Equatable {
+        package var count = 0
+        package var totalNanoseconds: Int64 = 0
+        package var longestNanoseconds: Int64 = 0
     }
 
     package init() {}
@@ -30,6 +38,15 @@ package final class TrafficCounter: Sendable {
     }
     package func count(sent bytes: Int) { counts.withLock { $0.bytesSent += bytes } }
     package func count(received bytes: Int) { counts.withLock { $0.bytesReceived += bytes } }
+    package func count(_ request: Request, nanoseconds: Int64) {
+        counts.withLock { counts in
+            counts.latencies[request, default: Latency()].count += 1
+            counts.latencies[request, default: Latency()].totalNanoseconds += nanoseconds
+            let longest = counts.latencies[request, default: Latency()].longestNanoseconds
+            counts.latencies[request, default: Latency()].longestNanoseconds = max(
+                longest, nanoseconds)
+        }
+    }
     package func countRetry() { counts.withLock { $0.retries += 1 } }
 
     package var now: Counts { counts.withLock { $0 } }

@@ -70,7 +70,7 @@ extension RunSummary {
 }
 
 extension StoreSummary {
-    var document: JSONValue {
+    package var document: JSONValue {
         .object([
             ("location", .string(location)), ("repository", .optionalText(repository)),
             ("error", .optionalText(failure.map(RunSummary.cut))),
@@ -101,7 +101,7 @@ extension StoreSummary {
 }
 
 extension VerificationSummary {
-    var document: JSONValue {
+    package var document: JSONValue {
         .object([
             ("sound", .bool(isSound)), ("findings", .integer(Int64(findings))),
             ("bundles", .integer(Int64(bundles))), ("bundle_bytes", .integer(Int64(bundleBytes))),
@@ -121,7 +121,7 @@ extension VerificationSummary {
 }
 
 extension TrafficSummary {
-    var document: JSONValue {
+    package var document: JSONValue {
         .object([
             ("requests", .counts(requests)), ("bytes_sent", .integer(Int64(bytesSent))),
             ("bytes_received", .integer(Int64(bytesReceived))),

@@ -1,5 +1,6 @@
 import ArgumentParser
 import Replication
+import RunReports
 import SnapshotModel
 import SnapshotRepository
 
@@ -70,12 +71,30 @@ struct ForgetCommand: Verb {
     }
 
     func perform() throws -> ExitStatus {
-        let repository = try Assembly(repository).open(.hostKey)
-        let catalog = try Self.catalog(repository)
-        let forget = Forget(repository, host: Assembly.hostName, now: Assembly.now)
-        if undo { return try bringBack(forget, catalog, repository) }
-        let plan = try plan(catalog)
-        let until = dryRun ? nil : try forget.execute(plan, on: catalog)
+        let assembly = Assembly(repository)
+        guard !undo, !dryRun else {
+            let repository = try assembly.open(.hostKey)
+            let catalog = try Self.catalog(repository)
+            let forget = Forget(repository, host: Assembly.hostName, now: Assembly.now)
+            if undo { return try bringBack(forget, catalog, repository) }
+            return tell(try plan(catalog), until: nil, catalog)
+        }
+        let location = try assembly.location()
+        return try RunReporter.keep(.forget, at: [location], try assembly.directories()) { run, _ in
+            let repository = try assembly.open(.hostKey)
+            let catalog = try Self.catalog(repository)
+            let plan = try plan(catalog)
+            let until = try Forget(repository, host: Assembly.hostName, now: Assembly.now)
+                .execute(plan, on: catalog)
+            run.store(location) { $0.forgotten = plan.forgotten.count }
+            run.text = NumberText.counted(plan.forgotten.count, "snapshot") + " forgotten"
+            return tell(plan, until: until, catalog)
+        }
+    }
+
+    private func tell(
+        _ plan: ForgetPlan, until: Timestamp?, _ catalog: SnapshotCatalog
+    ) -> ExitStatus {
         if output.json {
             JSONOutput.print("forget", document(plan, until: until))
         } else {

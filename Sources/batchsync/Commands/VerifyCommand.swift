@@ -1,5 +1,6 @@
 import ArgumentParser
 import Replication
+import RunReports
 import SnapshotModel
 import SnapshotRepository
 
@@ -49,8 +50,24 @@ struct VerifyCommand: Verb {
     }
 
     func perform() throws -> ExitStatus {
-        let opened = try Assembly(repository) { $0.hashesRemotely = remoteHash }.open(
-            .ownerIfGiven)
+        let assembly = Assembly(repository) { $0.hashesRemotely = remoteHash }
+        let location = try assembly.location()
+        return try RunReporter.keep(.verify, at: [location], try assembly.directories()) {
+            run, findings in
+            let report = try verify(try assembly.open(.ownerIfGiven))
+            run.store(location) { $0.verified = VerificationSummary(report) }
+            run.text =
+                report.isSound
+                ? "no damage found" : "\(report.findings.count { $0.isDamage }) findings of damage"
+            run.failures = report.findings.filter(\.isDamage).map {
+                .init($0.description, remedy: $0.remedy)
+            }
+            findings.take(report, of: location, at: Assembly.now)
+            return report.isSound ? .done : .damaged
+        }
+    }
+
+    private func verify(_ opened: Repository) throws -> VerifyReport {
         let monitor = TerminalMonitor(output)
         var options = VerifyOptions(
             readData: readData?.share, host: Assembly.hostName, now: Assembly.now)
@@ -65,7 +82,7 @@ struct VerifyCommand: Verb {
         } else {
             tell(report)
         }
-        return report.isSound ? .done : .damaged
+        return report
     }
 
     private func tell(_ report: VerifyReport) {
