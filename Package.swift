@@ -138,7 +138,7 @@ let package = Package(
 
         .target(
             name: "TestSupport", dependencies: ["ObjectStorage", "CSystem", crypto],
-            path: "Tests/TestSupport",
+            path: "Tests/TestSupport", exclude: ["receiver.py"],
             swiftSettings: strict),
         .testTarget(
             name: "SnapshotModelTests", dependencies: ["SnapshotModel"], exclude: ["Fixtures"],
@@ -187,7 +187,7 @@ let package = Package(
         .testTarget(
             name: "RunReportsTests",
             dependencies: ["RunReports", "Transfer", "SnapshotModel", "CSystem", "TestSupport"],
-            exclude: ["Fixtures"], swiftSettings: strict),
+            swiftSettings: strict),
         .testTarget(
             name: "InteropTests", dependencies: ["AgeEncryption"], exclude: ["Fixtures"],
             swiftSettings: strict),

@@ -26,9 +26,17 @@ package final class TrafficCounter: Sendable {
     }
 
     package struct Latency: Sendable, Equatable {
-        package var count = 0
-        package var totalNanoseconds: Int64 = 0
-        package var longestNanoseconds: Int64 = 0
+        package var count: Int
+        package var totalNanoseconds: Int64
+        package var longestNanoseconds: Int64
+
+        package init(
+            count: Int = 0, totalNanoseconds: Int64 = 0, longestNanoseconds: Int64 = 0
+        ) {
+            self.count = count
+            self.totalNanoseconds = totalNanoseconds
+            self.longestNanoseconds = longestNanoseconds
+        }
     }
 
     package init() {}
@@ -40,11 +48,11 @@ package final class TrafficCounter: Sendable {
     package func count(received bytes: Int) { counts.withLock { $0.bytesReceived += bytes } }
     package func count(_ request: Request, nanoseconds: Int64) {
         counts.withLock { counts in
-            counts.latencies[request, default: Latency()].count += 1
-            counts.latencies[request, default: Latency()].totalNanoseconds += nanoseconds
-            let longest = counts.latencies[request, default: Latency()].longestNanoseconds
-            counts.latencies[request, default: Latency()].longestNanoseconds = max(
-                longest, nanoseconds)
+            var latency = counts.latencies[request] ?? Latency()
+            latency.count += 1
+            latency.totalNanoseconds += nanoseconds
+            latency.longestNanoseconds = max(latency.longestNanoseconds, nanoseconds)
+            counts.latencies[request] = latency
         }
     }
     package func countRetry() { counts.withLock { $0.retries += 1 } }

@@ -72,7 +72,7 @@ extension RunSummary {
 extension StoreSummary {
     package var document: JSONValue {
         .object([
-            ("location", .string(location)), ("repository", .optionalText(repository)),
+            ("location", .string(location)),
             ("error", .optionalText(failure.map(RunSummary.cut))),
             ("concurrency", concurrency.map { .integer(Int64($0)) } ?? .null),
             ("brought_snapshots", .integer(Int64(broughtSnapshots))),
@@ -87,7 +87,6 @@ extension StoreSummary {
     init?(_ value: JSONValue) {
         guard let location = value["location"]?.string else { return nil }
         self.init(location)
-        repository = value["repository"]?.string
         failure = value["error"]?.string
         concurrency = value["concurrency"]?.count
         broughtSnapshots = value["brought_snapshots"]?.count ?? 0

@@ -59,7 +59,6 @@ package struct StatusRecord: Sendable, Equatable {
     package let location: String
     /// The profile's file, so that one that was removed need not be told of for ever.
     package var profileFile: String?
-    package var repository: String?
     package var sources: [Source] = []
     /// By verb; `run` stands for all that a profile says.
     package var lastRuns: [RunSummary.Verb: LastRun] = [:]
@@ -110,7 +109,6 @@ package struct StatusRecord: Sendable, Equatable {
     /// The same with what another record knows of the store itself.
     package func takingStoreFacts(from store: StatusRecord) -> StatusRecord {
         var record = self
-        record.repository = store.repository ?? repository
         record.coverage = store.coverage
         record.space = store.space
         return record

@@ -49,7 +49,9 @@ struct NotificationTests {
         #expect(ways(notification) == (isTold ? Self.all : ["healthchecks"]))
     }
 
-    @Test("Always and never are what they say; a check is told in any case, since silence is its alarm", arguments: RunSummary.Outcome.allCases)
+    @Test(
+        "Always and never are what they say; a check is told in any case, since silence is its alarm",
+        arguments: RunSummary.Outcome.allCases)
     func extremes(_ outcome: RunSummary.Outcome) {
         let run = RunSamples.run(outcome)
         #expect(ways(.ofEnd(run, after: outcome, targets(.always))) == Self.all)
