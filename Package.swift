@@ -146,9 +146,13 @@ let package = Package(
         .testTarget(
             name: "AgeEncryptionTests", dependencies: ["AgeEncryption", crypto, cryptoExtras],
             swiftSettings: strict),
+        .testTarget(
+            name: "TransferTests", dependencies: ["Transfer", "TestSupport", "CSystem"],
+            swiftSettings: strict),
         /// The servers and the proxy that other tests talk to, held to what they claim.
         .testTarget(
-            name: "ServerTests", dependencies: ["TestSupport"], swiftSettings: strict),
+            name: "ServerTests", dependencies: ["TestSupport"], exclude: ["Fixtures"],
+            swiftSettings: strict),
         .testTarget(
             name: "ObjectStorageTests",
             dependencies: [

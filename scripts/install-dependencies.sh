@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Installs what building, testing or measuring batchsync needs on Debian, and nothing that is there.
 #
-#   scripts/install-dependencies.sh KIND...      KIND is build, demo, test, lint or bench
+#   scripts/install-dependencies.sh KIND...      KIND is build, demo, test, ceph, lint or bench
 #
 # Asks no questions. Uses sudo only when it is not root. Where it may not install, or cannot, it
 # names the packages that are missing and stops. Python packages go into a virtual environment
@@ -19,6 +19,8 @@ demo_packages=(python3 acl attr)
 # to servers that they start.
 test_packages=(age zstd tar xz-utils mandoc mtree-netbsd libarchive-tools acl attr libcap2-bin
     e2fsprogs util-linux coreutils findutils diffutils procps strace python3 python3-venv openssh-server openssh-client openssl tzdata)
+# A distributed object store for the tests: some 290 MB.
+ceph_packages=(radosgw ceph-mon ceph-osd)
 lint_packages=(shellcheck mandoc)
 # borg is built from source where there is no wheel for this machine.
 bench_packages=(age zstd tar python3 python3-venv python3-dev build-essential pkg-config
@@ -93,7 +95,7 @@ PYTHON
             grep -v '^#' "$requirements" | tr '\n' ' ')"
 }
 
-(($#)) || fail 'say what for: build, demo, test, lint or bench'
+(($#)) || fail 'say what for: build, demo, test, ceph, lint or bench'
 for kind in "$@"; do
     case "$kind" in
     build)
@@ -103,9 +105,10 @@ for kind in "$@"; do
         ;;
     demo) install_packages "${demo_packages[@]}" ;;
     test) install_packages "${test_packages[@]}" ;;
+    ceph) install_packages "${ceph_packages[@]}" ;;
     lint) install_packages "${lint_packages[@]}" ;;
     bench) install_packages "${bench_packages[@]}" ;;
-    *) fail "there is no kind '$kind'; there are build, demo, test, lint and bench" ;;
+    *) fail "there is no kind '$kind'; there are build, demo, test, ceph, lint and bench" ;;
     esac
     install_python_packages "$kind"
 done

@@ -11,6 +11,7 @@
 #include <string.h>
 #include <sys/file.h>
 #include <sys/ioctl.h>
+#include <sys/mman.h>
 #include <sys/random.h>
 #include <sys/resource.h>
 #include <sys/stat.h>
@@ -303,6 +304,8 @@ long csys_copy_range(int destination, int64_t destination_offset, int source, in
     off64_t to = destination_offset, from = source_offset;
     RETRIED(copy_file_range(source, &from, destination, &to, size, 0));
 }
+
+int csys_memory_file(const char *name) { CHECKED(memfd_create(name, MFD_CLOEXEC)); }
 
 int csys_pipe(int ends[2]) { CHECKED(pipe2(ends, O_CLOEXEC)); }
 

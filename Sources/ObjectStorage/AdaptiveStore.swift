@@ -61,29 +61,45 @@ package final class AdaptiveStore: StoreWrapper {
         }
     }
 
+    package func delete(_ keys: [ObjectKey], _ failed: (ObjectKey, StorageError) -> Void) {
+        // Told after the turn has been given back: who hears it may call the store again.
+        var failures: [(ObjectKey, StorageError)] = []
+        let turn = takeTurn(isSmall: true)
+        base.delete(keys) { failures.append(($0, $1)) }
+        end(turn) { control, _, _ in
+            if failures.contains(where: { $0.1.isOverload }) {
+                control.overloaded(admittedIn: turn.epoch)
+            }
+        }
+        for (key, error) in failures { failed(key, error) }
+    }
+
     private func admitted<Result>(
         _ call: StoreCall, _ effect: () throws(StorageError) -> Result,
         bytes: (Result) -> Int
     ) throws(StorageError) -> Result {
         guard call.takesTurn else { return try effect() }
-        let isSmall = call.bytes <= Self.smallBytes
-        let epoch = state.wait { $0.admit(isSmall: isSmall) }
-        let turn = Turn(epoch: epoch, isSmall: isSmall, began: now())
+        let turn = takeTurn(isSmall: call.bytes <= Self.smallBytes)
         do throws(StorageError) {
             let result = try effect()
             end(turn) { control, wasFull, nanoseconds in
                 guard let direction = call.direction else { return }
                 control.succeeded(
                     .init(direction, bytes: bytes(result)), nanoseconds: nanoseconds,
-                    admittedIn: epoch, wasFull: wasFull)
+                    admittedIn: turn.epoch, wasFull: wasFull)
             }
             return result
         } catch {
             end(turn) { control, _, _ in
-                if error.isOverload { control.overloaded(admittedIn: epoch) }
+                if error.isOverload { control.overloaded(admittedIn: turn.epoch) }
             }
             throw error
         }
+    }
+
+    private func takeTurn(isSmall: Bool) -> Turn {
+        let epoch = state.wait { $0.admit(isSmall: isSmall) }
+        return Turn(epoch: epoch, isSmall: isSmall, began: now())
     }
 
     /// Gives a turn back and tells the control how the call went.

@@ -9,12 +9,12 @@
 ///   nothing.
 /// - After that it rests for some rounds, then tries a quarter more, then a quarter less, and keeps
 ///   what proved better; when neither does, it rests longer.
-/// - A call that suddenly takes more than twice its time makes it try half the limit; where the
+/// - Calls that suddenly take more than twice their time make it try half the limit; where the
 ///   queue was not of our making, that costs throughput, and it goes back.
 /// - A store that says it is asked too much has the limit halved at once, down to one call. What
 ///   was refused is not tried again for a while.
 ///
-/// No time is remembered for longer than a round, so neither a slower hour nor an added delay is
+/// No time is remembered for longer than two rounds, so neither a slower hour nor an added delay is
 /// mistaken for a queue. Calls are compared with calls of the same direction and about the same
 /// size only.
 package struct ConcurrencyControl: Sendable {
@@ -58,6 +58,8 @@ package struct ConcurrencyControl: Sendable {
     private var round = RoundTimes()
     /// The limit that was accepted last, and the times of its latest round.
     private var accepted: (limit: Int, times: RoundTimes)
+    /// The times of the round at the accepted limit before its latest.
+    private var beforeAccepted = RoundTimes()
     /// Whether doubling is still the way up.
     private var isStarting = true
     /// Whether any trial has been kept since the beginning.
@@ -107,6 +109,7 @@ package struct ConcurrencyControl: Sendable {
         set(max(1, limit / 2))
         cutEpoch = self.epoch
         accepted = (limit, RoundTimes())
+        beforeAccepted = RoundTimes()
         phase = .unknown
         restRounds = Self.shortestRest
         nextGoesUp = true
@@ -123,9 +126,12 @@ package struct ConcurrencyControl: Sendable {
             accepted = (limit, times)
             tryNext()
         case .resting(let rounds):
-            let slowdown = times.slowdown(from: accepted.times) ?? 1
+            // A change in the middle of a round shows half in that one and half in the next.
+            let slowdown = [accepted.times, beforeAccepted]
+                .compactMap { times.slowdown(from: $0) }.max()
+            beforeAccepted = accepted.times
             accepted.times = times
-            if slowdown > Self.alarmingSlowdown, limit > Self.leastByMeasure {
+            if let slowdown, slowdown > Self.alarmingSlowdown, limit > Self.leastByMeasure {
                 phase = .alarmed
             } else if rounds > 1 {
                 phase = .resting(rounds - 1)
@@ -134,6 +140,7 @@ package struct ConcurrencyControl: Sendable {
             }
         case .alarmed:
             accepted.times = times
+            beforeAccepted = times
             descend()
         case .trying(let isDrastic):
             judge(times, isDrastic: isDrastic)
@@ -152,6 +159,7 @@ package struct ConcurrencyControl: Sendable {
             : 1 - (1 - ratio) * (isDrastic ? Self.mostShareLostByHalving : Self.mostShareLost)
         if let gain, gain >= least {
             accepted = (limit, times)
+            beforeAccepted = RoundTimes()
             hasMoved = true
             restRounds = Self.shortestRest
             // What proved right is tried again in the same direction.

@@ -28,6 +28,11 @@ package struct CountingStore: StoreWrapper {
         return result
     }
 
+    package func delete(_ keys: [ObjectKey], _ failed: (ObjectKey, StorageError) -> Void) {
+        for _ in keys { counter.count(.delete) }
+        base.delete(keys, failed)
+    }
+
     package func get(_ key: ObjectKey, maximumBytes: Int) throws(StorageError) -> [UInt8] {
         let bytes = try perform(StoreCall(.get, key)) { () throws(StorageError) in
             try base.get(key, maximumBytes: maximumBytes)

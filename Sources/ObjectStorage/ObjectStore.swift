@@ -139,6 +139,9 @@ package struct StoreCapabilities: Sendable, Equatable {
     package var remoteDigests = false
     /// `StoredObject.sha256` is there when one key is asked for.
     package var headShowsSHA256 = false
+    /// Another object is refused where a key is taken. Elsewhere that names are digests of what they
+    /// name has to do.
+    package var refusesReplacement = true
 
     package init(
         conditionalPut: Bool, rangedReads: Bool, listingShowsMD5: Bool, listingShowsTime: Bool,

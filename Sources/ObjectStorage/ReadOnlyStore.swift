@@ -17,9 +17,17 @@ package struct ReadOnlyStore: StoreWrapper {
     ) throws(StorageError) -> Result {
         switch call.operation {
         // A spool file may lie in the store's own place.
-        case .put, .delete, .create, .spool: throw call.failure(.readOnly, reason, hint: remedy)
+        case .put, .delete, .create, .spool: throw refusal(call)
         case .get, .head, .list, .open, .clock: return try effect()
         }
+    }
+
+    package func delete(_ keys: [ObjectKey], _ failed: (ObjectKey, StorageError) -> Void) {
+        for key in keys { failed(key, refusal(StoreCall(.delete, key))) }
+    }
+
+    private func refusal(_ call: StoreCall) -> StorageError {
+        call.failure(.readOnly, reason, hint: remedy)
     }
 
     package func removeEmptyDirectories(below prefix: String) {}

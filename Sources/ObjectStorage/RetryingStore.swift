@@ -103,6 +103,44 @@ package struct RetryingStore: StoreWrapper {
         }
     }
 
+    package func delete(_ keys: [ObjectKey], _ failed: (ObjectKey, StorageError) -> Void) {
+        var retrial = Retrial(policy, surroundings, deadline: deadline)
+        var rest = keys
+        while !rest.isEmpty {
+            var failures: [(key: ObjectKey, error: StorageError)] = []
+            do throws(StorageError) {
+                try checkDeadline(StoreCall(.delete, rest[0]))
+            } catch {
+                for key in rest { failed(key, error) }
+                return
+            }
+            base.delete(rest) { key, error in
+                if error.isTransient {
+                    failures.append((key, error))
+                } else {
+                    failed(key, error)
+                }
+            }
+            if failures.count < rest.count {
+                tellRecovery(retrial)
+                retrial.advanced()
+            }
+            rest = failures.map(\.key)
+            // Who asks to be left alone longest speaks for all.
+            guard
+                let slowest = failures.max(by: {
+                    $0.error.retryAfterSeconds ?? 0 < $1.error.retryAfterSeconds ?? 0
+                })
+            else { return }
+            do throws(StorageError) {
+                try wait(&retrial, after: slowest.error)
+            } catch {
+                for (key, error) in failures { failed(key, error) }
+                return
+            }
+        }
+    }
+
     private func checkDeadline(_ call: StoreCall) throws(StorageError) {
         if let deadline, surroundings.now() >= deadline {
             throw call.failure(.unavailable, "the time by which it had to be done is over")

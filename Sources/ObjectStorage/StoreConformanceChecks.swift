@@ -231,6 +231,19 @@ extension StoreConformance {
                 found.length == put.length,
                 "a listing says \(found.length) bytes of \(put.key), which has \(put.length)")
         }
+        // A listing that was broken off is taken up behind any of its objects.
+        for index in [0, expected.count / 2, expected.count - 1] {
+            var rest: [ObjectKey] = []
+            try attempt("list from the middle") { () throws(StorageError) in
+                try store.list(prefix: prefix + "many/", after: expected[index].key) { object in
+                    rest.append(object.key)
+                    return true
+                }
+            }
+            try require(
+                rest == expected.dropFirst(index + 1).map(\.key),
+                "a listing from behind object \(index) of \(expected.count) gives \(rest.count)")
+        }
     }
 
     func checkListingPrefixes() throws(Broken) {

@@ -73,6 +73,10 @@ extension StoreWrapper {
         try perform(StoreCall(.delete, key)) { () throws(StorageError) in try base.delete(key) }
     }
 
+    package func delete(_ keys: [ObjectKey], _ failed: (ObjectKey, StorageError) -> Void) {
+        base.delete(keys, failed)
+    }
+
     package func makeSpool() throws(StorageError) -> SpoolFile {
         try perform(StoreCall(.spool)) { () throws(StorageError) in try base.makeSpool() }
     }

@@ -22,6 +22,8 @@ package final class TrafficCounter: Sendable {
         /// How long calls took, the attempts one by one.
         package var latencies: [Request: Latency] = [:]
 
+        package init() {}
+
         package var total: Int { requests.values.reduce(0, +) }
     }
 

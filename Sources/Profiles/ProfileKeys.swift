@@ -1,7 +1,7 @@
 import SnapshotModel
 
 /// Every key there is, in the order in which they are shown. What each means is told in
-/// profiles/reference.toml, of which batchsync-profile(5) is made.
+/// profiles/reference.toml, which tells what each means.
 enum ProfileKeys {
     /// Names the profile that this one takes the rest from.
     static let inherit = "inherit"

@@ -75,6 +75,14 @@ final class EasyHandle {
         note(ccurl_set_seek_function(pointer, seekFunction))
     }
 
+    func set(progressFunction: @escaping ccurl_progress_function) {
+        note(ccurl_set_progress_function(pointer, progressFunction))
+    }
+
+    func set(hostKeyFunction: @escaping ccurl_host_key_function) {
+        note(ccurl_set_host_key_function(pointer, hostKeyFunction))
+    }
+
     func long(_ info: CURLINFO) -> Int {
         var value = 0
         _ = ccurl_get_long(pointer, info, &value)

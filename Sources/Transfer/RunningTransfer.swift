@@ -21,6 +21,9 @@ final class RunningTransfer: @unchecked Sendable {
     private var status = 0
     private var headers = TransferHeaders()
     private var headerBytes = 0
+    /// The empty line behind the header fields has come: libcurl takes an answer that breaks off
+    /// before it for a whole one.
+    private var isHeadComplete = false
     private var body: [UInt8] = []
     private var bytesInBuffer = 0
     /// Offset in the resource of the next byte that arrives; known once the body begins.
@@ -79,7 +82,11 @@ final class RunningTransfer: @unchecked Sendable {
         guard let easy else { return nil }
         defer { self.easy = nil }
         let traffic = traffic(easy)
-        if code == CURLE_OK || (isCut && failure == nil) {
+        if code == CURLE_OK && !isHeadComplete {
+            failure = TransferError(
+                .reset, "the connection ended within the head of the answer", isTransient: true)
+        }
+        if failure == nil && (code == CURLE_OK || isCut) {
             outcome.give(
                 .success(
                     TransferResponse(
@@ -87,12 +94,20 @@ final class RunningTransfer: @unchecked Sendable {
                         traffic: traffic)))
             return easy
         }
-        var error =
-            failure
-            ?? .curl(code, detail: easy.detail, systemError: easy.long(CURLINFO_OS_ERRNO))
+        var error = failure ?? reason(code, easy, isRequestSent: traffic.isRequestSent)
         error.traffic = traffic
         outcome.give(.failure(error))
         return easy
+    }
+
+    private func reason(_ code: CURLcode, _ easy: EasyHandle, isRequestSent: Bool) -> TransferError
+    {
+        // Said of an answer, it is the server's protocol that is unknown.
+        if code == CURLE_UNSUPPORTED_PROTOCOL && isRequestSent {
+            return TransferError(
+                .protocolViolation, "what answers does not speak HTTP", isTransient: false)
+        }
+        return .curl(code, detail: easy.detail, systemError: easy.long(CURLINFO_OS_ERRNO))
     }
 
     /// Ends what could not even be begun.
@@ -276,8 +291,10 @@ final class RunningTransfer: @unchecked Sendable {
             let parts = line.split(separator: " ", maxSplits: 2)
             status = parts.count > 1 ? Int(parts[1].prefix { $0.isNumber }) ?? 0 : 0
             headers.removeAll()
+            isHeadComplete = false
             return count
         }
+        if line == "\r\n" || line == "\n" { isHeadComplete = true }
         guard let colon = line.utf8.firstIndex(of: UInt8(ascii: ":")) else { return count }
         let value = line[line.utf8.index(after: colon)...]
         headers.append(String(line[..<colon]), String(value.trimmed))

@@ -37,6 +37,12 @@ package struct TransferError: Error, Sendable, CustomStringConvertible {
         case login
         /// The server has no such file.
         case missing
+        /// The server does not let this user do it.
+        case denied
+        /// The server, or a quota on it, is full.
+        case full
+        /// The server refuses and does not say why.
+        case refused
     }
 
     package let kind: Kind

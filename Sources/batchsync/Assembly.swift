@@ -153,13 +153,14 @@ struct Assembly {
     }
 
     /// What turns an address into a store, with the options of this verb.
-    func opener(_ location: String) throws -> StoreOpener {
+    func opener(_ location: String, mayWrite: Bool = false) throws -> StoreOpener {
         var access = try words?.store.access() ?? StoreAccess()
         if let profile = try profile() {
             let stores = [profile.repository] + profile.replicas
             let store = stores.first { $0.location == location } ?? profile.repository
             access = try StoreAccess(store, of: profile, words: access)
         }
+        access.mayWrite = mayWrite
         adjust(&access)
         return StoreOpener(
             location: location, access: access,

@@ -432,7 +432,7 @@ struct SFTPStoreTests {
 }
 
 /// A server for one test; where this machine cannot have it, the test ends and says why.
-private func sftpServer(_ kind: TestServer.Kind, _ options: String...) throws -> TestServer {
+func sftpServer(_ kind: TestServer.Kind, _ options: String...) throws -> TestServer {
     do {
         return try TestServer(kind, options)
     } catch let lack as TestServer.Unavailable {
@@ -488,12 +488,7 @@ extension TestServer {
 
     private func location(_ name: String) throws -> SFTPLocation {
         let root = self["SFTP_PATH"] == "/" ? "" : self["SFTP_PATH"]
-        var path = ""
-        for byte in "\(root)/\(name)".utf8 {
-            let isPlain = byte > 0x20 && byte < 0x7F && byte != UInt8(ascii: "%")
-            path += isPlain ? String(UnicodeScalar(byte)) : "%" + String(byte, radix: 16)
-        }
-        return try SFTPLocation("sftp://store\(path)")
+        return try SFTPLocation("sftp://store" + percentEncodedPath("\(root)/\(name)"))
     }
 
     private func options(
@@ -515,6 +510,14 @@ extension TestServer {
             let parts = line.split(separator: "\t")
             return parts.count == 2 && parts[0] != "0" ? String(parts[1]) : nil
         }.sorted()
+    }
+}
+
+/// A path as an address holds it.
+func percentEncodedPath(_ path: String) -> String {
+    path.utf8.reduce(into: "") { text, byte in
+        let isPlain = byte > 0x20 && byte < 0x7F && byte != UInt8(ascii: "%")
+        text += isPlain ? String(UnicodeScalar(byte)) : "%" + String(byte, radix: 16)
     }
 }
 

@@ -38,6 +38,7 @@ enum Defect: String, CaseIterable, Sendable {
     case listsOnePage, listsNeighbours, listsWrongLength, listsOn, rangePastEndFails, rangeOffByOne
     case missingIsEmpty, headFindsNothing, deleteFailsWhenMissing, deleteDoesNothing
     case ignoresMaximum, spoolsAreLost, altersLargeObjects, clockIsWrong, refusesDots
+    case listsLastAgain
 }
 
 /// A store in memory with one thing wrong.
@@ -99,6 +100,16 @@ final class DefectiveStore: ObjectStore {
         default: break
         }
         for object in found where !body(object) && defect != .listsOn { return }
+    }
+
+    func list(
+        prefix: String, after last: ObjectKey?, _ body: (StoredObject) -> Bool
+    ) throws(StorageError) {
+        guard let last else { return try list(prefix: prefix, body) }
+        try list(prefix: prefix) { object in
+            let isBefore = defect == .listsLastAgain ? object.key < last : object.key <= last
+            return isBefore || body(object)
+        }
     }
 
     func delete(_ key: ObjectKey) throws(StorageError) {

@@ -7,7 +7,7 @@ struct ServerLifeTests {
     @Test(
         "Started, each server tells what a client needs; stopped, nothing of it is left",
         arguments: [
-            TestServer.Kind.openSSH, .asyncSSH, .rclone, .moto,
+            TestServer.Kind.openSSH, .asyncSSH, .rclone, .moto, .strictS3,
         ])
     func life(kind: TestServer.Kind) throws {
         let server = try available { try TestServer(kind) }

@@ -24,26 +24,43 @@ unavailable() {
     exit 69
 }
 
+# What a script supervises; one that has more than a server says so before it calls `begin`.
+processes=(server)
+
 # Reads the verb and the state directory into $verb and $state, and answers every verb but `start`.
 # What is behind them stays for the script: call as  begin "$@"; shift 2
 begin() {
     [[ $# -ge 2 ]] || fail "say: ${0##*/} start|stop|status|env STATE_DIR [OPTIONS]"
+    local name
     verb=$1
     mkdir -p "$2"
     chmod 700 "$2"
     state=$(cd "$2" && pwd -P)
     case "$verb" in
     start)
-        if supervise status >/dev/null && [[ -s "$state/env" ]]; then
+        if is_running && [[ -s "$state/env" ]]; then
             cat "$state/env"
             exit 0
         fi
+        stop_all
         ;;
-    stop) supervise stop && exit 0 ;;
-    status) supervise status && exit 0 || exit $? ;;
+    stop) stop_all && exit 0 ;;
+    status) if is_running; then echo running && exit 0; else echo stopped && exit 3; fi ;;
     env) cat "$state/env" && exit 0 ;;
     *) fail "there is no verb '$verb'; there are start, stop, status and env" ;;
     esac
+}
+
+is_running() {
+    local name
+    for name in "${processes[@]}"; do
+        supervise status --name "$name" >/dev/null || return 1
+    done
+}
+
+stop_all() {
+    local name
+    for name in "${processes[@]}"; do supervise stop --name "$name"; done
 }
 
 # supervise VERB [OPTIONS] [-- COMMAND...]

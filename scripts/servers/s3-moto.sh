@@ -30,5 +30,11 @@ listen_on() {
         -H 127.0.0.1 -p "$1" "${more[@]}"
 }
 start_on_free_port
+python3 - "$scheme://127.0.0.1:$port/test" "$state/ca.pem" <<'PYTHON'
+import ssl, sys, urllib.request
+url, ca = sys.argv[1:]
+context = ssl.create_default_context(cafile=ca) if url.startswith("https") else None
+urllib.request.urlopen(urllib.request.Request(url, method="PUT"), context=context).read()
+PYTHON
 publish "S3_ENDPOINT=$scheme://127.0.0.1:$port" "S3_ACCESS_KEY=$access_key" \
-    "S3_SECRET_KEY=$secret_key" 'S3_REGION=us-east-1' "${trust[@]}"
+    "S3_SECRET_KEY=$secret_key" 'S3_REGION=us-east-1' S3_BUCKET=test "${trust[@]}"

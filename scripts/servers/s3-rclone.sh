@@ -20,7 +20,8 @@ done
 program=$python_programs/rclone
 [[ -x "$program" ]] || program=$(command -v rclone) ||
     unavailable 'rclone is not installed: scripts/install-dependencies.sh test'
-mkdir -p "$data"
+# A bucket is a directory.
+mkdir -p "$data/test"
 make_s3_keys
 # The key goes in by the environment; arguments can be read by everybody.
 export RCLONE_CONFIG=/dev/null RCLONE_AUTH_KEY="\"$access_key,$secret_key\""
@@ -38,4 +39,5 @@ listen_on() {
 }
 start_on_free_port
 publish "S3_ENDPOINT=$scheme://127.0.0.1:$port" "S3_ACCESS_KEY=$access_key" \
-    "S3_SECRET_KEY=$secret_key" 'S3_REGION=us-east-1' "S3_DATA_DIR=$data" "${trust[@]}"
+    "S3_SECRET_KEY=$secret_key" 'S3_REGION=us-east-1' S3_BUCKET=test \
+    "S3_DATA_DIR=$data" "${trust[@]}"

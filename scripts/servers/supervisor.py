@@ -5,7 +5,8 @@
     supervisor.py stop STATE_DIR
     supervisor.py status STATE_DIR            says "running" or "stopped"; ends with 3 if stopped
 
-`start` returns when the server listens on the port, or when the file is there. What the server
+`start` returns when the server listens on the port, or when the file is there; where neither is
+named, at once. What the server
 prints goes to STATE_DIR/NAME.log, where NAME is `server` unless --name says otherwise;
 STATE_DIR/NAME.pid holds the supervisor's process number and its start time in kernel ticks, so that
 `stop` never ends a stranger who was given the same number.
@@ -117,7 +118,7 @@ class Supervisor:
         watched.register(ended, select.POLLIN)
         happened = [descriptor for descriptor, _ in watched.poll()]
         server.terminate()
-        select.select([ended], [], [], 5)
+        select.select([ended], [], [], 3)
         server.kill()
         self.end_descendants()
         if owner in happened:
@@ -174,7 +175,7 @@ def start(state, command, name="server", port=None, ready=None, seconds=60):
     while time.monotonic() < deadline:
         if os.waitpid(pid, os.WNOHANG)[0]:
             return f"the server ended at once; see {log_path}"
-        if ready and os.path.exists(ready) or port and listens(descendants(pid), port):
+        if not ready and not port or ready and os.path.exists(ready) or port and listens(descendants(pid), port):
             return None
         time.sleep(wait)
         wait = min(wait * 1.5, 0.1)

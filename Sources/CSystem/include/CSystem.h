@@ -158,6 +158,9 @@ int csys_chmod_nofollow(int dirfd, const char *name, uint32_t mode);
 /// copy_file_range: bytes copied inside the kernel, shared where the file system can; 0 at the source's end.
 long csys_copy_range(int destination, int64_t destination_offset, int source, int64_t source_offset, size_t size);
 
+/// A file in memory that has no name but `/proc/self/fd/N`; `name` is for whoever looks there.
+int csys_memory_file(const char *name);
+
 /// A pipe whose ends are closed in programs that are started.
 int csys_pipe(int ends[2]);
 

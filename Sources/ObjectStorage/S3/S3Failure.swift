@@ -286,7 +286,7 @@ extension S3Failure {
             case .cancelled: (.unavailable, "start it again when it may run")
             case .file: (.io, nil)
             case .invalidRequest: (.unsupported, "check the endpoint and the options of the store")
-            case .login, .missing: (.denied, nil)
+            case .login, .missing, .denied, .full, .refused: (.denied, nil)
             }
         let isOfStore = kind == .untrusted || error.kind == .resolve || error.kind == .connect
         return StorageError(

@@ -43,6 +43,7 @@ package final class S3Store: ObjectStore {
             conditionalPut: traits.conditionalPut, rangedReads: true,
             listingShowsMD5: traits.listingShowsMD5, listingShowsTime: true, isLocal: false)
         capabilities.headShowsSHA256 = traits.keepsSHA256
+        capabilities.refusesReplacement = traits.conditionalPut
         self.capabilities = capabilities
     }
 

@@ -1,4 +1,4 @@
-import Glibc
+import SnapshotModel
 import Synchronization
 
 /// SHA-256 sums that the server computes itself, where the account has a shell.
@@ -129,13 +129,6 @@ extension SFTPStore {
             line[start + 66] == UInt8(ascii: "."), line[start + 67] == UInt8(ascii: "/"),
             let key = ObjectKey(String(decoding: line[(start + 68)...], as: UTF8.self))
         else { return nil }
-        var digest: [UInt8] = []
-        for index in stride(from: start, to: start + 64, by: 2) {
-            guard let high = hexadecimalValue(line[index]),
-                let low = hexadecimalValue(line[index + 1])
-            else { return nil }
-            digest.append(high << 4 | low)
-        }
-        return (key, digest)
+        return Hex.bytes(String(decoding: line.prefix(64), as: UTF8.self)).map { (key, $0) }
     }
 }

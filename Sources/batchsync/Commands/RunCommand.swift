@@ -9,12 +9,11 @@ struct RunCommand: Verb {
         commandName: "run",
         abstract: "Do what a profile says: back up, verify, forget.",
         discussion: """
-            A profile is a file that describes one backup job; batchsync-profile(5) tells how to write it. A run executes the hooks, backs \
+            A profile is a TOML file that describes one backup job. A run executes the hooks, backs \
             up to the repository and to every further store of it, reads a share of what is stored back, and forgets what \
             the retention rules do not keep. Each store is looked after by itself; one that is down does not stop the others \
             and gets what it lacks the next time.
 
-                batchsync profile check home
                 batchsync run home
                 batchsync run /srv/jobs/shop.toml --if-older-than 20h
 
@@ -58,6 +57,9 @@ struct RunCommand: Verb {
         }
         Signals.stopCleanly()
         let monitor = TerminalMonitor(output, log: reporter.log)
+        for key in profile.origins.keys.sorted() where Self.isIdle(key) {
+            monitor.note("\(profile.name): \(key) is read, and this release does not act on it")
+        }
         reporter.begin()
         let report = try ProfileRun(profile, monitor: monitor).perform(
             ifOlderThan: ifOlderThan.map { Int($0.seconds) }
@@ -73,6 +75,13 @@ struct RunCommand: Verb {
         reporter.end(RunSummary(report, profile: profile.name), findings)
         withExtendedLifetime(lock) {}
         return report.status
+    }
+
+    /// Keys that a profile may have already and that no run acts on yet: said, so that nobody waits
+    /// for what does not come.
+    private static func isIdle(_ key: String) -> Bool {
+        let keys = ["schedule.calendar", "schedule.random-delay"]
+        return key.hasPrefix("prune.") || keys.contains(key) || key.hasSuffix(".aws-profile")
     }
 
     private func tell(_ report: RunReport) {

@@ -18,6 +18,8 @@ struct StoreAccess: Sendable {
 
     // MARK: S3
 
+    /// Whether the verb writes anyway, so that what the service does may be tried by writing.
+    var mayWrite = false
     var endpoint: String?
     var region: String?
     /// `auto`, `path`, `virtual` or `virtual-host`.

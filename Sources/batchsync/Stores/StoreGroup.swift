@@ -20,7 +20,7 @@ struct StoreGroup {
         var lost: [StoreOutcome] = []
         for location in locations {
             do {
-                let opened = try assembly.openStore(try assembly.opener(location))
+                let opened = try assembly.openStore(try assembly.opener(location, mayWrite: true))
                 let repository = try assembly.open(
                     .hostKey, in: opened, asReplica: location != locations[0])
                 if let first = found.first?.repository, first.id != repository.id {

@@ -119,7 +119,7 @@ struct StoreOpener {
     }
 
     /// Runs the first call to a store, again and again for as long as the user said to wait for it.
-    private func whenOnline<Store>(
+    func whenOnline<Store>(
         _ connect: () throws(StorageError) -> Store
     ) throws(StorageError) -> Store {
         var policy = RetryPolicy()

@@ -8,14 +8,14 @@ struct StoreOptions: ParsableArguments {
         help: ArgumentHelp(
             "The address of an S3 service other than Amazon's.",
             discussion:
-                "Without it AWS_ENDPOINT_URL_S3 or AWS_ENDPOINT_URL says which, else the AWS configuration.",
+                "Without it AWS_ENDPOINT_URL_S3 or AWS_ENDPOINT_URL says which.",
             valueName: "url"),
         transform: plainText)
     var endpoint: String?
 
     @Option(
         help: ArgumentHelp(
-            "The region of the bucket. Without it AWS_REGION or the AWS configuration says which.",
+            "The region of the bucket. Without it AWS_REGION or AWS_DEFAULT_REGION says which.",
             valueName: "name"),
         transform: plainText)
     var region: String?
