@@ -7,6 +7,8 @@ package enum BundleLimits {
     package static let rawFrameBytes = 16 << 20
     /// A bundle closes when its plain text reaches this.
     package static let bundleBytes = 64 << 20
+    /// The compression level of content where nobody asks for another, and of records.
+    package static let defaultLevel = 3
     /// No chunk is larger.
     package static let chunkBytes = 16 << 20
     /// Of the path in a pax record.

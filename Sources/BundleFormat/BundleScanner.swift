@@ -25,6 +25,8 @@ package final class BundleScanner: @unchecked Sendable {
         case frame(ZstdFrameWalker)
     }
 
+    private static let usedUpBytes = 4 << 20
+
     private var decryptor: AgeDecryptor?
     private let opener: FrameOpener
     private let raw = ByteBuffer(capacity: 64 << 10)
@@ -36,6 +38,7 @@ package final class BundleScanner: @unchecked Sendable {
     private var plainOffset = 0
     private var storedBytes = 0
     private var digest = DigestStream()
+    private let known: BundleID?
     private var md5: MD5Stream?
     private var frames: [FrameRecord] = []
     private var kind: BundleKind?
@@ -45,7 +48,11 @@ package final class BundleScanner: @unchecked Sendable {
     /// - Parameters:
     ///   - identities: Empty for a bundle that is not sealed.
     ///   - wantsMD5: Whether the result shall tell the MD5 of the stored bytes.
-    package init(identities: [AgeIdentity], wantsMD5: Bool = false) throws(BundleError) {
+    ///   - known: What the stored bytes have just been found to hash to: they are not hashed again.
+    package init(
+        identities: [AgeIdentity], wantsMD5: Bool = false, known: BundleID? = nil
+    ) throws(BundleError) {
+        self.known = known
         decryptor = identities.isEmpty ? nil : AgeDecryptor(identities: identities)
         md5 = wantsMD5 ? MD5Stream() : nil
         opener = try FrameOpener()
@@ -57,7 +64,7 @@ package final class BundleScanner: @unchecked Sendable {
     ) throws(BundleError) {
         if let failure { throw failure }
         storedBytes += bytes.count
-        digest.update(bytes)
+        if known == nil { digest.update(bytes) }
         md5?.update(bytes)
         // What the seal yields goes into `pending` in small steps, so that a long feed does not
         // pile up.
@@ -93,7 +100,7 @@ package final class BundleScanner: @unchecked Sendable {
     private func end(
         _ name: BundleID?, _ visit: (ScannedFrame) -> Void
     ) throws(BundleError) -> SealedBundle {
-        let id: BundleID = digest.finish()
+        let id: BundleID = known ?? digest.finish()
         if let name, name != id {
             throw BundleError(
                 .damaged, "read", "bundle \(name.short)…", "its bytes hash to \(id.short)…")
@@ -117,8 +124,8 @@ package final class BundleScanner: @unchecked Sendable {
     }
 
     private func unseal(_ bytes: UnsafeRawBufferPointer) throws(BundleError) {
-        if position > 0 {
-            // What is left over is less than a frame; it moves to the front.
+        if position > Self.usedUpBytes || position == pending.count {
+            // What is left over is less than a frame; it moves to the front, now and then.
             let left = pending.count - position
             moveToFront(left)
             position = 0

@@ -17,7 +17,7 @@ package final class FrameCompressor: @unchecked Sendable {
     ) throws(BundleError) -> CompressedFrame {
         let raw = frame.bytes
         precondition(raw.count > 0, "an empty frame")
-        try zstd.compress(raw, into: output)
+        try zstd.compress(raw, parts: frame.chunks.count, into: output)
         return CompressedFrame(
             bytes: output, rawLength: raw.count, fingerprint: ContentHash.fingerprint(raw),
             chunks: frame.takeChunks(), endsArchive: frame.endsArchive)

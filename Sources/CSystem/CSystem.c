@@ -269,7 +269,8 @@ int csys_terminal(int fd, int *columns) {
     struct winsize size;
     *columns = 0;
     if (!isatty(fd)) return 0;
-    if (ioctl(fd, TIOCGWINSZ, &size) == 0) *columns = size.ws_col;
+    // A terminal that does not tell, such as a serial line, is taken for one of the usual width.
+    *columns = ioctl(fd, TIOCGWINSZ, &size) == 0 && size.ws_col > 0 ? size.ws_col : 80;
     return 1;
 }
 

@@ -143,6 +143,7 @@ final class BackupRun {
     private let cache: ManifestCache
     private let roots: [[UInt8]]
     private var notes: [String] = []
+    private let listing: RecordListing
 
     init(_ backup: Backup) throws(ReplicationError) {
         self.backup = backup
@@ -163,6 +164,7 @@ final class BackupRun {
         let repository = repository
         var damaged: [RepositoryError] = []
         let listing = try lifted { try repository.listAllRecords() }
+        self.listing = listing
         var condemned = try lifted {
             try CondemnedView.load(repository, in: listing, damaged: &damaged)
         }
@@ -308,6 +310,8 @@ final class BackupRun {
             readers.append(reader)
             pass.previous = head
             pass.hadCache = true
+        } else if options.stream == nil {
+            try noteLostCache()
         }
         if let entries = pass.previous?.entries {
             monitor.counts.entriesExpected.store(entries, ordering: .relaxed)
@@ -351,6 +355,21 @@ final class BackupRun {
         pass.top = built.ids
         pass.draftBody = draft.finish()
         return pass
+    }
+
+    /// A host that has backed the same up before, and has no list of it any more, says why it takes
+    /// so long.
+    private func noteLostCache() throws(ReplicationError) {
+        let catalog = try lifted { try SnapshotCatalog.load(repository, in: listing) }
+        let wanted = Set(roots)
+        guard
+            catalog.snapshots.contains(where: {
+                $0.host == options.host && Set($0.roots) == wanted
+            })
+        else { return }
+        notes.append(
+            "the cache of this host has no list of its last snapshot of these sources: every file is read once more, and nothing is stored twice"
+        )
     }
 
     private func readStream(

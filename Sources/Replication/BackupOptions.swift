@@ -29,7 +29,7 @@ package struct BackupOptions: Sendable {
     /// The snapshot's time, where it is not the time at which the run begins.
     package var time: Timestamp?
     /// zstd level of content.
-    package var level = 3
+    package var level = BundleLimits.defaultLevel
     /// Threads that read, hash and compress.
     package var readers = 2
     // What change detection is not to look at.

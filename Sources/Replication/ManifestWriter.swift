@@ -195,7 +195,8 @@ final class ManifestChunks: @unchecked Sendable {
     init(index: RunIndex, sink: BundleSink?) throws(ReplicationError) {
         self.index = index
         self.sink = sink
-        state = Monitored(State(compressor: try lifted { try FrameCompressor(level: 3) }))
+        state = Monitored(
+            State(compressor: try lifted { try FrameCompressor(level: BundleLimits.defaultLevel) }))
     }
 
     /// Stores a chunk of the manifest unless it is stored already.

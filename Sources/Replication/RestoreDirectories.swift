@@ -282,7 +282,9 @@ extension RestoreRun {
                 }
                 children.removeAll { TreeWriter.isTemporaryName($0.name) }
             }
-            if options.delete { ancestors[index].others = children[...] }
+            // Of a directory that the snapshot does not have, only the sources in it are known:
+            // what else lies there is none of its business.
+            if options.delete, !directory.line.isEmpty { ancestors[index].others = children[...] }
         } catch {
             outcome.problem(directory.path, error)
         }

@@ -2,7 +2,8 @@ import Glibc
 import Synchronization
 
 /// A thread of the system, for work that blocks: it must not sit on Swift's cooperative pool.
-final class WorkThread {
+final class WorkThread: @unchecked Sendable {
+    // Sendable: whoever made it joins it.
     private var thread = pthread_t()
     private var isJoined = false
 

@@ -10,17 +10,24 @@ package import SnapshotRepository
 /// opens bundles, hashes every chunk, and reads manifests, so that findings name files. Whatever is
 /// wrong is a finding; only what keeps it from looking at all is an error.
 package final class Verify {
-    private let repository: Repository
+    /// Until the owner's identity is there, the repository as its host sees it.
+    private var repository: Repository
+    private let owner: OwnerOpening?
     private let options: VerifyOptions
     private let monitor: any Monitor
     private let cancellation: Cancellation
     private var report = VerifyReport()
 
+    /// - Parameters:
+    ///   - repository: Opened with whatever keys are at hand.
+    ///   - owner: The same repository, to be had with the owner's identity in a moment. What needs
+    ///     the host key alone is done meanwhile.
     package init(
-        repository: Repository, options: VerifyOptions, monitor: any Monitor,
-        cancellation: Cancellation
+        repository: Repository, owner: OwnerOpening? = nil, options: VerifyOptions,
+        monitor: any Monitor, cancellation: Cancellation
     ) {
         self.repository = repository.readingStore
+        self.owner = owner
         self.options = options
         self.monitor = monitor
         self.cancellation = cancellation
@@ -28,9 +35,6 @@ package final class Verify {
 
     package func run() throws(ReplicationError) -> VerifyReport {
         report = VerifyReport()
-        monitor.phase("keys")
-        try checkKeys()
-        checkRecovery()
         var structure = try VerifyStructure(
             repository, monitor: monitor, cancellation: cancellation)
         if structure.findings.contains(where: \.isDamage) {
@@ -42,6 +46,11 @@ package final class Verify {
                 structure = again
             }
         }
+        var verified = try lifted { try VerifiedRecord.load(repository) }
+        let digested = try waitForOwner(structure, verified)
+        monitor.phase("keys")
+        try checkKeys()
+        checkRecovery()
         checkLastCommit(structure)
         report.findings += structure.findings
         report.snapshots = structure.catalog.snapshots.count
@@ -58,8 +67,9 @@ package final class Verify {
             repository: repository, structure: structure, monitor: monitor,
             cancellation: cancellation)
         let accesses = BundleAccessCache(repository)
-        var verified = try lifted { try VerifiedRecord.load(repository) }
-        if let share = options.readData { try readData(share, data, structure, &verified) }
+        if let share = options.readData {
+            try readData(share, data, structure, &verified, digested: digested)
+        }
         noteCoverage(structure, verified)
         if repository.access.canReadContent {
             for finding in report.findings {
@@ -80,6 +90,25 @@ package final class Verify {
         }
         report.soundSnapshots = structure.catalog.snapshots.count { !harmed.contains($0.id) }
         return report
+    }
+
+    /// Goes over to the repository as its owner sees it, as soon as that is there.
+    /// - Returns: Bundles that have been read meanwhile, and found to be what their names say.
+    private func waitForOwner(
+        _ structure: VerifyStructure, _ verified: VerifiedRecord
+    ) throws(ReplicationError) -> Set<BundleID> {
+        guard let owner else { return [] }
+        var digested: Set<BundleID> = []
+        if let share = options.readData {
+            let ahead = VerifyData(
+                repository: repository, structure: structure, monitor: monitor,
+                cancellation: cancellation)
+            let chosen = VerifyData.choose(
+                structure.readable, share: share, marks: verified.marks, depth: .content)
+            digested = ahead.digestAhead(chosen) { owner.isOver }
+        }
+        repository = try lifted { try owner.repository() }.readingStore
+        return digested
     }
 
     // MARK: The root of trust
@@ -189,13 +218,13 @@ package final class Verify {
 
     private func readData(
         _ share: VerifyOptions.Share, _ data: VerifyData, _ structure: VerifyStructure,
-        _ verified: inout VerifiedRecord
+        _ verified: inout VerifiedRecord, digested: Set<BundleID>
     ) throws(ReplicationError) {
         monitor.phase("data")
         let depth: VerifiedRecord.Depth = repository.access.canReadContent ? .content : .digest
         let chosen = VerifyData.choose(
             structure.readable, share: share, marks: verified.marks, depth: depth)
-        for (id, size, outcome) in data.read(chosen) {
+        for (id, size, outcome) in data.read(chosen, digested: digested) {
             report.bundlesRead += 1
             report.bytesRead += size
             let key = repository.bundleKey(id)

@@ -74,13 +74,40 @@ struct VerifyData {
         return chosen
     }
 
+    /// Reads bundles against their names, with the host key alone, until `isOver`: what a thread can
+    /// do that waits for the owner's identity.
+    /// - Returns: Those whose bytes are what their names say.
+    func digestAhead(
+        _ bundles: [(id: BundleID, size: Int)], until isOver: () -> Bool
+    ) -> Set<BundleID> {
+        let buffer = ByteBuffer(capacity: Self.stepBytes)
+        var sound: Set<BundleID> = []
+        for (id, _) in Self.inOrder(bundles) {
+            var stream = DigestStream()
+            let goesOn = try? forEachStep(id, buffer, isCounted: false, until: isOver) {
+                stream.update($0)
+            }
+            guard goesOn == true else { break }
+            let found: BundleID = stream.finish()
+            if found == id { sound.insert(id) }
+        }
+        return sound
+    }
+
+    /// The largest first, so that the threads end together.
+    private static func inOrder(
+        _ bundles: [(id: BundleID, size: Int)]
+    ) -> [(id: BundleID, size: Int)] {
+        bundles.sorted { $0.size != $1.size ? $0.size > $1.size : $0.id < $1.id }
+    }
+
     /// Reads bundles; what was not reached before a cancellation is not in the outcome.
-    func read(_ bundles: [(id: BundleID, size: Int)]) -> [(
-        id: BundleID, size: Int, outcome: Outcome
-    )] {
+    /// - Parameter digested: Those whose bytes are known to be what their names say.
+    func read(
+        _ bundles: [(id: BundleID, size: Int)], digested: Set<BundleID> = []
+    ) -> [(id: BundleID, size: Int, outcome: Outcome)] {
         monitor.counts.bytesExpected.add(bundles.reduce(0) { $0 + $1.size }, ordering: .relaxed)
-        // The largest first, so that the threads end together.
-        let jobs = bundles.sorted { $0.size != $1.size ? $0.size > $1.size : $0.id < $1.id }
+        let jobs = Self.inOrder(bundles)
         let outcomes = Outcomes()
         let work = self
         VerifyCrew.run(jobs: jobs.count, cancellation: cancellation) { next in
@@ -89,7 +116,8 @@ struct VerifyData {
                 let (id, size) = jobs[job]
                 let outcome =
                     work.repository.access.canReadContent
-                    ? work.scan(id, buffer) : work.digest(id, buffer)
+                    ? work.scan(id, buffer, isDigested: digested.contains(id))
+                    : work.digest(id, buffer)
                 guard let outcome else { return }
                 outcomes.list.withLock { $0.append((id, size, outcome)) }
             }
@@ -99,16 +127,17 @@ struct VerifyData {
 
     /// Hands all bytes of a bundle to `body`. False where it was asked to stop.
     private func forEachStep<Failure: Error>(
-        _ id: BundleID, _ buffer: ByteBuffer,
+        _ id: BundleID, _ buffer: ByteBuffer, isCounted: Bool = true,
+        until isOver: () -> Bool = { false },
         _ body: (UnsafeRawBufferPointer) throws(Failure) -> Void
     ) throws -> Bool {
         var offset = 0
         while true {
-            if cancellation.isCancelled { return false }
+            if cancellation.isCancelled || isOver() { return false }
             let count = try repository.readBundle(
                 id, range: offset..<(offset + Self.stepBytes),
                 into: UnsafeMutableRawBufferPointer(start: buffer.base, count: Self.stepBytes))
-            monitor.counts.bytes.add(count, ordering: .relaxed)
+            if isCounted { monitor.counts.bytes.add(count, ordering: .relaxed) }
             try body(UnsafeRawBufferPointer(start: buffer.base, count: count))
             offset += count
             if count < Self.stepBytes { return true }
@@ -137,9 +166,10 @@ struct VerifyData {
     }
 
     /// With an identity: name, seal, frames, every chunk, and what the index says of them.
-    private func scan(_ id: BundleID, _ buffer: ByteBuffer) -> Outcome? {
+    private func scan(_ id: BundleID, _ buffer: ByteBuffer, isDigested: Bool) -> Outcome? {
         do {
-            let scanner = try BundleScanner(identities: repository.contentIdentities)
+            let scanner = try BundleScanner(
+                identities: repository.contentIdentities, known: isDigested ? id : nil)
             let goesOn = try forEachStep(id, buffer) { (bytes) throws(BundleError) in
                 try scanner.feed(bytes) { _ in }
             }

@@ -45,37 +45,70 @@ package struct Chunker: Sendable {
         let middle = min(parameters.average, end)
         return Self.gear.withUnsafeBufferPointer { gear in
             let table = gear.baseAddress!
-            var hash: UInt64 = 0
-            var index = minimum
-            // Two bytes a step: half the loop overhead.
-            while index + 1 < middle {
-                hash = (hash << 1) &+ table[Int(bytes.load(fromByteOffset: index, as: UInt8.self))]
-                if hash & strictMask == 0 { return index + 1 }
-                hash =
-                    (hash << 1) &+ table[Int(bytes.load(fromByteOffset: index + 1, as: UInt8.self))]
-                if hash & strictMask == 0 { return index + 2 }
-                index += 2
+            if let found = Self.scan(bytes, from: minimum, to: middle, strictMask, table, minimum) {
+                return found
             }
-            while index < middle {
-                hash = (hash << 1) &+ table[Int(bytes.load(fromByteOffset: index, as: UInt8.self))]
-                if hash & strictMask == 0 { return index + 1 }
-                index += 1
-            }
-            while index + 1 < end {
-                hash = (hash << 1) &+ table[Int(bytes.load(fromByteOffset: index, as: UInt8.self))]
-                if hash & looseMask == 0 { return index + 1 }
-                hash =
-                    (hash << 1) &+ table[Int(bytes.load(fromByteOffset: index + 1, as: UInt8.self))]
-                if hash & looseMask == 0 { return index + 2 }
-                index += 2
-            }
-            while index < end {
-                hash = (hash << 1) &+ table[Int(bytes.load(fromByteOffset: index, as: UInt8.self))]
-                if hash & looseMask == 0 { return index + 1 }
-                index += 1
-            }
-            return end
+            return Self.scan(bytes, from: middle, to: end, looseMask, table, minimum) ?? end
         }
+    }
+
+    /// Bytes that one lane of a block looks at.
+    private static let laneBytes = 2048
+    /// The hash forgets a byte with its 64th successor.
+    private static let memory = 64
+
+    /// Length of the chunk that ends with the first byte from `start` on at which the hash has all
+    /// bits of `mask` clear; nil where there is none before `end`.
+    ///
+    /// One step of the hash waits for the one before it. So four lanes go side by side over a block,
+    /// each over a quarter, which it can enter anywhere since the hash forgets. A block in which a
+    /// lane finds something is gone over once more, from its beginning.
+    @inline(__always)
+    private static func scan(
+        _ bytes: UnsafeRawPointer, from start: Int, to end: Int, _ mask: UInt64,
+        _ table: UnsafePointer<UInt64>, _ minimum: Int
+    ) -> Int? {
+        @inline(__always)
+        func step(_ hash: UInt64, _ place: UnsafeRawPointer) -> UInt64 {
+            (hash &<< 1) &+ table[Int(place.load(as: UInt8.self))]
+        }
+        /// The hash before the byte at `index`.
+        @inline(__always)
+        func entering(_ index: Int) -> UInt64 {
+            var hash: UInt64 = 0
+            for before in max(minimum, index &- memory)..<index {
+                hash = step(hash, bytes + before)
+            }
+            return hash
+        }
+        var index = start
+        blocks: while index &+ 4 &* laneBytes <= end {
+            var hash1 = entering(index)
+            var hash2 = entering(index &+ laneBytes)
+            var hash3 = entering(index &+ 2 &* laneBytes)
+            var hash4 = entering(index &+ 3 &* laneBytes)
+            var place = bytes + index
+            let last = place + laneBytes
+            while place < last {
+                hash1 = step(hash1, place)
+                if hash1 & mask == 0 { return place - bytes &+ 1 }
+                hash2 = step(hash2, place + laneBytes)
+                if hash2 & mask == 0 { break blocks }
+                hash3 = step(hash3, place + 2 &* laneBytes)
+                if hash3 & mask == 0 { break blocks }
+                hash4 = step(hash4, place + 3 &* laneBytes)
+                if hash4 & mask == 0 { break blocks }
+                place += 1
+            }
+            index &+= 4 &* laneBytes
+        }
+        var hash = entering(index)
+        while index < end {
+            hash = step(hash, bytes + index)
+            index &+= 1
+            if hash & mask == 0 { return index }
+        }
+        return nil
     }
 
     /// 256 outputs of SplitMix64 from a fixed seed: a table that fits on one line of the format

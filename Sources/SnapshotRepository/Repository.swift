@@ -355,7 +355,7 @@ package final class Repository: Sendable {
         plain.append(payload)
         let bytes: [UInt8]
         do {
-            bytes = try SealedRecord.seal(plain.bytes, level: 3, recipients: recordRecipients)
+            bytes = try SealedRecord.seal(plain.bytes, level: BundleLimits.defaultLevel, recipients: recordRecipients)
         } catch {
             throw .bundle(error, type.prefix)
         }

@@ -224,6 +224,30 @@ struct Assembly {
         return repository
     }
 
+    /// Opens for a verb that can begin with the host key alone: where the owner's passphrase is at
+    /// hand and this host has its key, the owner's identity follows.
+    func openBeforeOwner() throws -> (repository: Repository, owner: OwnerOpening?) {
+        let opened = try openStore()
+        let (store, location) = (opened.store, opened.location)
+        let directories = try directories()
+        let known = try Repository.readConfig(store: store, location: location)
+        guard known.0.isEncrypted,
+            LocalFile.exists(directories.hostKeyPath(known.0.repository)),
+            case .passphrase(let passphrase) = try credential(mayAsk: false)
+        else { return (try open(.ownerIfGiven, in: opened), nil) }
+        let repository = try Repository.open(
+            store: store, location: location, credential: .none, needsOwner: false,
+            directories: directories, known: known)
+        let owner = OwnerOpening {
+            let repository = try Repository.open(
+                store: store, location: location, credential: .passphrase(passphrase),
+                needsOwner: true, directories: directories, known: known)
+            for note in repository.access.notes { Console.shared.say("batchsync: \(note)") }
+            return repository
+        }
+        return (repository, owner)
+    }
+
     var passphrases: PassphraseSource {
         PassphraseSource(
             file: words?.passphraseFile, command: words?.passphraseCommand,

@@ -334,6 +334,23 @@ struct SFTPConnectionTests {
         #expect(target.allSatisfy { $0 == 0x55 })
     }
 
+    @Test("A length without measure is refused before anything is allocated")
+    func hugeLength() throws {
+        let server = SFTPServerDouble()
+        let store = try server.store()
+        try store.put([1], at: ObjectKey(validated: "a"))
+        server.plan(
+            .answer(
+                [0, 0, 0, 21, 105] + Array("ID".utf8) + [0, 0, 0, 5]
+                    + [0x7F] + [UInt8](repeating: 0xFF, count: 7) + [0, 0, 0x81, 0x80]),
+            for: SFTPKind.fstat)
+        let error = #expect(throws: StorageError.self) {
+            try store.get(ObjectKey(validated: "a"))
+        }
+        #expect(error?.kind == .tooLarge)
+        #expect(server.firedFaults == 1)
+    }
+
     @Test("Another version of the protocol is refused")
     func wrongVersion() {
         var behaviour = Behaviour()

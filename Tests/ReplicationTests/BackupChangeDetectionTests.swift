@@ -220,6 +220,7 @@ struct BackupChangeDetectionTests {
         world.host.loseCache()
         let report = try world.backup()
         #expect(!report.hadCache)
+        #expect(report.notes.contains { $0.contains("read once more") }, "\(report.notes)")
         #expect(report.statistics.readBytes == TreeImage(of: world.source.path).bytes)
         #expect(report.statistics.newChunks == 0)
         #expect(try world.open().listBundles() == bundles)

@@ -309,6 +309,34 @@ struct RestoreExistingTests {
         #expect(scratch.mtime("d") == own)
     }
 
+    @Test("Directories above the sources keep what lies in them, the sources first of all")
+    func deleteBelowSources() throws {
+        let scratch = try RestoreScratch()
+        for root in ["/srv/a/www", "/srv/b"] {
+            scratch.add(.directory, root)
+            scratch.file(root + "/file", [[1]])
+        }
+        try scratch.restore()
+        let restored = scratch.names
+        #expect(restored.contains("srv/a/www/file") && restored.contains("srv/b/file"))
+        for name in ["beside", "srv/beside", "srv/a/beside", "srv/a/www/extra", "srv/b/extra"] {
+            writeFile([9], to: scratch.target + "/" + name)
+        }
+        for isDry in [true, false] {
+            let report = try scratch.restore {
+                $0.ifExists = .replace
+                $0.delete = true
+                $0.dryRun = isDry
+            }
+            #expect(report.problemCount == 0)
+            #expect(
+                report.removedPaths.map { String(decoding: $0, as: UTF8.self) }.sorted()
+                    == ["srv/a/www/extra", "srv/b/extra"])
+        }
+        #expect(
+            scratch.names == (restored + ["beside", "srv/beside", "srv/a/beside"]).sorted())
+    }
+
     @Test("A path that was named is made equal down to the target itself")
     func deleteBelowPath() throws {
         let scratch = try RestoreScratch()

@@ -1,5 +1,6 @@
 import AgeEncryption
 import BundleFormat
+import Glibc
 import ObjectStorage
 import Replication
 import SnapshotModel
@@ -53,6 +54,57 @@ struct VerifyTests {
             if readsContent {
                 #expect(report.entries == 21 + 26 - 4 * 5, "equal segments are read once")
             }
+        }
+    }
+
+    /// The owner's identity comes when every bundle has been read against its name.
+    static func runAhead(_ made: MadeRepository) throws -> VerifyReport {
+        let store = RecordingStore(made.store)
+        let host = try Repository.open(
+            store: store, location: "memory", credential: .none, needsOwner: false,
+            directories: made.directories)
+        let bundles = made.contentBundles.count + made.manifestBundles.count
+        let owner = OwnerOpening {
+            while store.count(of: .range, below: "bundles/") < bundles { sched_yield() }
+            return try made.open(asOwner: true)
+        }
+        return try Verify(
+            repository: host, owner: owner,
+            options: VerifyOptions(readData: .everything, host: "alpha", now: now),
+            monitor: SilentMonitor(), cancellation: Cancellation()
+        ).run()
+    }
+
+    @Test("What is found while the owner's identity is still to come is what is found with it")
+    func ahead() throws {
+        let made = try MadeRepository()
+        try made.commit(MadeRepository.files(20))
+        let sound = try Self.runAhead(made)
+        #expect(sound.findings.map(\.description) == [])
+        #expect(sound.manifestsRead && sound.contentRead && sound.bundlesRead == sound.bundles)
+        let marks = try VerifiedRecord.load(made.open(asOwner: false)).marks
+        #expect(marks.count == sound.bundles && marks.values.allSatisfy { $0.depth == .content })
+        made.store.alter(made.key(made.contentBundles[0])) { $0[$0.count / 2] ^= 1 }
+        let damaged = try Self.runAhead(made)
+        #expect(
+            damaged.findings.map(\.description)
+                == (try Self.run(made, .everything)).findings.map(\.description))
+        #expect(!(try Self.one(damaged, .bundleDamaged).paths.isEmpty))
+    }
+
+    @Test("An owner's identity that cannot be had ends it with the reason")
+    func noOwner() throws {
+        let made = try MadeRepository()
+        try made.commit(MadeRepository.files(3))
+        let owner = OwnerOpening { throw RepositoryError(.wrongKey, "", "wrong passphrase") }
+        let verify = Verify(
+            repository: try made.open(asOwner: false), owner: owner,
+            options: VerifyOptions(readData: nil, host: "alpha", now: Self.now),
+            monitor: SilentMonitor(), cancellation: Cancellation())
+        #expect {
+            try verify.run()
+        } throws: { error in
+            (error as? ReplicationError)?.kind == .repository(.wrongKey)
         }
     }
 

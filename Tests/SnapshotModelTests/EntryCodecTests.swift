@@ -310,6 +310,48 @@ struct ChunkerTests {
         #expect(starts(edited).subtracting(before).count <= 2)
     }
 
+    /// The cut as format.md appendix A words it, byte by byte.
+    static func plainCut(_ bytes: [UInt8], from start: Int, _ parameters: ChunkerParameters) -> Int
+    {
+        let bits = UInt64(parameters.average.trailingZeroBitCount)
+        let count = min(bytes.count - start, parameters.maximum)
+        var hash: UInt64 = 0
+        var length = parameters.minimum
+        while length < count {
+            hash = hash << 1 &+ Chunker.gear[Int(bytes[start + length])]
+            let zeros = length < min(parameters.average, count) ? bits + 2 : bits - 2
+            length += 1
+            if hash >> (64 - zeros) == 0 { return length }
+        }
+        return min(count, bytes.count - start)
+    }
+
+    @Test(
+        "Cuts are those of the format page, wherever they fall and wherever the input ends",
+        arguments: [
+            (64, 256, 4096), (64, 4096, 65536), (1000, 16384, 50000), (65536, 262144, 1 << 20),
+        ])
+    func plainCuts(minimum: Int, average: Int, maximum: Int) throws {
+        let parameters = try #require(
+            ChunkerParameters(minimum: minimum, average: average, maximum: maximum))
+        let chunker = Chunker(parameters)
+        for (seed, count) in [
+            (4, 3_000_001), (5, minimum + 8191), (6, minimum + 8192), (7, average),
+        ] {
+            var bytes = Self.random(count, seed: UInt64(seed))
+            // A stretch without any cut, and one where the hash is the same all the time.
+            for index in count / 2..<(count / 2 + count / 6) { bytes[index] = 7 }
+            var at = 0
+            for length in Self.cuts(bytes, chunker) {
+                guard length == Self.plainCut(bytes, from: at, parameters) else {
+                    Issue.record("seed \(seed), chunk at \(at)")
+                    break
+                }
+                at += length
+            }
+        }
+    }
+
     @Test("The table and the cuts of format 1 never change")
     func golden() {
         let lengths = Self.cuts(Self.random(4 << 20, seed: 3), Chunker(.standard))

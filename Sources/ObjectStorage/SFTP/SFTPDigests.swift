@@ -47,7 +47,8 @@ extension SFTPStore {
         do throws(SSHFailure) {
             process = try SSHProcess(
                 options.command.arguments(
-                    for: location, remote: .command(command), mayAsk: options.mayAsk))
+                    for: location, remote: .command(command), mayAsk: options.mayAsk,
+                    acceptsNewHostKey: options.acceptsNewHostKey))
         } catch {
             throw subject.failure(error)
         }

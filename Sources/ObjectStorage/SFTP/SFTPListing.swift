@@ -63,7 +63,7 @@ final class SFTPListing {
     /// the answer to the first comes, and tells the end of most directories.
     private static let readsAtOnce = 2
     /// More names than a repository ever has are a server's mistake, and must not fill memory.
-    private static let foundLimit = 50_000_000
+    private static let foundLimit = 5_000_000
 
     /// Hands what lies below `prefix` to `body` until that gives false.
     func run(prefix: String, _ body: (StoredObject) -> Bool) throws(SFTPFailure) {
@@ -257,14 +257,14 @@ final class SFTPListing {
     private func take(
         _ bytes: [UInt8], _ attributes: SFTPAttributes, in node: Node
     ) throws(SFTPFailure) {
-        guard let name = String(validating: bytes, as: UTF8.self),
-            ObjectKey.isLegalComponent(name),
-            node.prefix.utf8.count + name.utf8.count <= ObjectKey.maximumBytes
-        else { return }
         found += 1
         guard found <= SFTPListing.foundLimit else {
             throw .other(subject.failure(.tooLarge, "the server lists names without end"))
         }
+        guard let name = String(validating: bytes, as: UTF8.self),
+            ObjectKey.isLegalComponent(name),
+            node.prefix.utf8.count + name.utf8.count <= ObjectKey.maximumBytes
+        else { return }
         switch attributes.kind {
         case nil:
             node.unclear.append(bytes)

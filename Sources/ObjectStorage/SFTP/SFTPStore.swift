@@ -17,6 +17,8 @@ package final class SFTPStore: ObjectStore {
         package var connections = 4
         /// Whether a person at a terminal can answer ssh's questions.
         package var mayAsk = false
+        /// Whether ssh may trust a host that is not known yet, and remember its key.
+        package var acceptsNewHostKey = false
         /// Whether `digests(of:)` may run `sha256sum` in the account's shell.
         package var hashesRemotely = false
         /// Where spool files are made.
@@ -92,7 +94,8 @@ package final class SFTPStore: ObjectStore {
     private static func dialled(_ location: SFTPLocation, _ options: Options) -> SFTPConnections {
         let limit = min(max(options.connections, 1), Options.mostConnections)
         let words = options.command.arguments(
-            for: location, remote: .subsystem("sftp"), mayAsk: options.mayAsk)
+            for: location, remote: .subsystem("sftp"), mayAsk: options.mayAsk,
+            acceptsNewHostKey: options.acceptsNewHostKey)
         // A person may have to find a passphrase or a hardware key first.
         let connectSeconds = options.mayAsk ? 600 : 90
         return SFTPConnections(limit: limit) { () throws(SSHFailure) in

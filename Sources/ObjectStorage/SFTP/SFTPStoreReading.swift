@@ -3,8 +3,8 @@ extension SFTPStore {
     package func get(_ key: ObjectKey, maximumBytes: Int) throws(StorageError) -> [UInt8] {
         let subject = subject(.get, key)
         options.traffic.count(.get)
-        return try perform(subject, isTransfer: maximumBytes >= SFTPStore.transferBytes) {
-            (exchange) throws(SFTPFailure) in
+        // What is read whole is small, whatever the caller would bear.
+        return try perform(subject) { (exchange) throws(SFTPFailure) in
             try open(key, exchange, subject) { (handle) throws(SFTPFailure) in
                 try readAll(handle, exchange, maximumBytes: maximumBytes, subject)
             }
@@ -49,6 +49,8 @@ extension SFTPStore {
 
     /// Moves of at least so many bytes are worth a connection of their own.
     static let transferBytes = 1 << 20
+    /// More than this is never read whole, whatever length a server tells.
+    static let wholeBytes = 4 << 30
     /// Bytes that may be on their way at once over one connection: what ssh lets pass before the
     /// other side has taken any of it is 2 MiB, so twice that keeps it busy.
     static let windowBytes = 4 << 20
@@ -127,10 +129,11 @@ extension SFTPStore {
         guard let attributes, let size = attributes.size, isObject(attributes) else {
             throw .other(subject.failure(.notFound, "what has this name is no file"))
         }
-        guard size <= UInt64(maximumBytes) else {
+        let bound = min(maximumBytes, SFTPStore.wholeBytes)
+        guard size <= UInt64(bound) else {
             throw .other(
                 subject.failure(
-                    .tooLarge, "it has \(size) bytes where at most \(maximumBytes) are expected"))
+                    .tooLarge, "it has \(size) bytes where at most \(bound) are expected"))
         }
         let length = Int(size)
         let known = UnsafeRawBufferPointer(rebasing: first[..<min(firstCount, length)])

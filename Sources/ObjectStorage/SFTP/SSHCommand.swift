@@ -1,3 +1,5 @@
+import Glibc
+
 /// The ssh command by which a server is reached: its words, and what is added to them.
 package struct SSHCommand: Sendable, Equatable {
     /// Program and leading arguments, at least one word.
@@ -36,12 +38,13 @@ package struct SSHCommand: Sendable, Equatable {
     /// them. A program that is reached over a terminal may ask there for a passphrase or whether a
     /// host is to be trusted; without one it must not wait for an answer.
     func arguments(
-        for location: SFTPLocation, remote: SSHRemote, mayAsk: Bool
+        for location: SFTPLocation, remote: SSHRemote, mayAsk: Bool, acceptsNewHostKey: Bool = false
     ) -> [String] {
         var arguments = words
         if words.contains(where: { $0 == "ssh" || $0.hasSuffix("/ssh") }) {
             var options = SSHCommand.options
             if !mayAsk { options.append("BatchMode=yes") }
+            if acceptsNewHostKey { options.append("StrictHostKeyChecking=accept-new") }
             for option in options { arguments += ["-o", option] }
         }
         if let port = location.port { arguments += ["-p", String(port)] }
@@ -51,6 +54,13 @@ package struct SSHCommand: Sendable, Equatable {
         case .command(let command): arguments += [location.host, command]
         }
         return arguments
+    }
+
+    /// Whether its program can be started: named by a path, or found in one of the directories of
+    /// `searchPath`, which are separated by colons.
+    package func isFound(in searchPath: String) -> Bool {
+        if words[0].contains("/") { return access(words[0], X_OK) == 0 }
+        return searchPath.split(separator: ":").contains { access("\($0)/\(words[0])", X_OK) == 0 }
     }
 
     private static let options = [

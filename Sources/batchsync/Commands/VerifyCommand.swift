@@ -54,11 +54,12 @@ struct VerifyCommand: Verb {
         let location = try assembly.location()
         return try RunReporter.keep(.verify, at: [location], try assembly.directories()) {
             run, findings in
-            let report = try verify(try assembly.open(.ownerIfGiven))
+            let report = try verify(assembly)
             run.store(location) { $0.verified = VerificationSummary(report) }
             run.text =
                 report.isSound
-                ? "no damage found" : "\(report.findings.count { $0.isDamage }) findings of damage"
+                ? "no damage found"
+                : "\(NumberText.counted(report.findings.count { $0.isDamage }, "finding")) of damage"
             run.failures = report.findings.filter(\.isDamage).map {
                 .init($0.description, remedy: $0.remedy)
             }
@@ -67,14 +68,15 @@ struct VerifyCommand: Verb {
         }
     }
 
-    private func verify(_ opened: Repository) throws -> VerifyReport {
+    private func verify(_ assembly: Assembly) throws -> VerifyReport {
+        let (opened, owner) = try assembly.openBeforeOwner()
         let monitor = TerminalMonitor(output)
         var options = VerifyOptions(
             readData: readData?.share, host: Assembly.hostName, now: Assembly.now)
         options.hashesRemotely = remoteHash
         Signals.stopCleanly()
         let verify = Verify(
-            repository: opened, options: options, monitor: monitor,
+            repository: opened, owner: owner, options: options, monitor: monitor,
             cancellation: Signals.cancellation)
         let report = try monitor.whileShowing { try verify.run() }
         if output.json {

@@ -37,7 +37,7 @@ struct StoreOpener {
 
     /// Calls at once beyond which no store is tried: memory and descriptors are for more than this.
     static let mostCallsToS3 = 32
-    private static let mostCallsToSFTP = 8
+    static let mostCallsToSFTP = 8
 
     var spoolDirectory: String {
         access.spoolDirectory ?? Assembly.variable("TMPDIR") ?? "/var/tmp"
@@ -131,35 +131,5 @@ struct StoreOpener {
         }
         guard let store else { preconditionFailure("reached, and no store") }
         return store
-    }
-
-    // MARK: SFTP
-
-    private func sftp(_ place: SFTPLocation, creating: Bool) throws -> OpenedStore {
-        let memory = StoreMemory(location, directories: directories)
-        var options = SFTPStore.Options()
-        if let command = access.sshCommand { options.command = try SSHCommand(command) }
-        if let connections = access.connections { options.connections = connections }
-        options.mayAsk = isatty(0) == 1
-        options.hashesRemotely = access.hashesRemotely
-        options.spoolDirectory = spoolDirectory
-        options.traffic = counter
-        let prepared = options
-        let store = try whenOnline { () throws(StorageError) in
-            guard creating else { return try SFTPStore.open(at: place, options: prepared) }
-            do throws(StorageError) {
-                return try SFTPStore.create(at: place, options: prepared)
-            } catch {
-                // A repository that is there is better named so than as a directory with something
-                // in it.
-                guard error.kind == .exists,
-                    let there = try? SFTPStore.open(at: place, options: prepared),
-                    let config = ObjectKey("config.json"),
-                    let found = try? there.head(config), found.length > 0
-                else { throw error }
-                return there
-            }
-        }
-        return wrapRemote(store, memory: memory, maximum: Self.mostCallsToSFTP)
     }
 }
