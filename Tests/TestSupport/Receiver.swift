@@ -8,7 +8,7 @@ package final class Receiver {
     package let ports: [UInt8]
     private let process: pid_t
     private let input: Int32
-    private let output: UnsafeMutablePointer<FILE>
+    private let output: LineReader
 
     /// - Parameter options: Those of the script, which says what they mean.
     package init(_ options: [String]) {
@@ -30,10 +30,8 @@ package final class Receiver {
         _ = csys_close(fromChild[1])
         self.process = process
         input = toChild[1]
-        guard let output = fdopen(fromChild[0], "r"), let ports = Self.line(output) else {
-            preconditionFailure("receiver.py does not start")
-        }
-        self.output = output
+        output = LineReader(fromChild[0])
+        guard let ports = output.next() else { preconditionFailure("receiver.py does not start") }
         self.ports = ports
     }
 
@@ -41,18 +39,61 @@ package final class Receiver {
         _ = csys_close(input)
         var status: Int32 = 0
         waitpid(process, &status, 0)
-        fclose(output)
     }
 
     /// What it has received next, a JSON object; waits for it.
-    package func next() -> [UInt8]? { Self.line(output) }
+    package func next() -> [UInt8]? { output.next() }
 
-    private static func line(_ stream: UnsafeMutablePointer<FILE>) -> [UInt8]? {
-        var buffer: UnsafeMutablePointer<CChar>?
-        var capacity = 0
-        let count = getline(&buffer, &capacity, stream)
-        defer { free(buffer) }
-        guard count > 0, let buffer else { return nil }
-        return Array(UnsafeRawBufferPointer(start: buffer, count: count))
+    /// All that it has received since somebody asked last. It notes a message before it answers: who
+    /// has its answer is in here.
+    package func received() -> [[UInt8]] {
+        var lines: [[UInt8]] = []
+        while let line = output.nextIfThere() { lines.append(line) }
+        return lines
+    }
+}
+
+/// Lines from a pipe, which it closes.
+private final class LineReader {
+    private let descriptor: Int32
+    private var buffer: [UInt8] = []
+
+    init(_ descriptor: Int32) { self.descriptor = descriptor }
+
+    deinit { _ = csys_close(descriptor) }
+
+    /// Waits for the next line; nil at the end.
+    func next() -> [UInt8]? {
+        while true {
+            if let line = take() { return line }
+            guard fill() else { return nil }
+        }
+    }
+
+    /// The next line where it is there already.
+    func nextIfThere() -> [UInt8]? {
+        while true {
+            if let line = take() { return line }
+            var waiting = pollfd(fd: descriptor, events: Int16(POLLIN), revents: 0)
+            guard poll(&waiting, 1, 0) > 0, fill() else { return nil }
+        }
+    }
+
+    private func take() -> [UInt8]? {
+        guard let end = buffer.firstIndex(of: 0x0A) else { return nil }
+        let line = Array(buffer[..<end])
+        buffer.removeFirst(end + 1)
+        return line
+    }
+
+    private func fill() -> Bool {
+        var piece = [UInt8](repeating: 0, count: 65_536)
+        while true {
+            let count = read(descriptor, &piece, piece.count)
+            if count < 0, errno == EINTR { continue }
+            guard count > 0 else { return false }
+            buffer += piece[..<count]
+            return true
+        }
     }
 }
