@@ -40,7 +40,13 @@ demo: build ## backs up a copy of a real directory, changes it, restores, compar
 .PHONY: test
 test: ## all tests, with a seeded share of the long campaigns (FILTER=NAME for some)
 	@scripts/install-dependencies.sh build test
+	@scripts/install-dependencies.sh ceph || echo 'test: going on without Ceph'
 	@BATCHSYNC_BINARY="$(TEST_BINARY)" SWIFT="$(SWIFT)" scripts/run-tests.sh --jobs $(JOBS) $(TEST_FLAGS)
+
+.PHONY: test-ceph
+test-ceph: ## the tests of stores on a Ceph RADOS Gateway of one node, which it installs
+	@scripts/install-dependencies.sh build test ceph
+	@$(MAKE) --no-print-directory test FILTER=CephTests
 
 .PHONY: soak
 soak: ## the campaigns at full length (RUNS=N SEED=N)
@@ -55,6 +61,8 @@ install: build ## the command, its man pages, completions and documents (PREFIX=
 	install -d "$(DESTDIR)$(PREFIX)/bin" "$(DESTDIR)$(PREFIX)/share/doc/batchsync"
 	install -m 755 "$(BINARY)" "$(DESTDIR)$(PREFIX)/bin/batchsync"
 	install -m 644 README.md LICENSE docs/*.md "$(DESTDIR)$(PREFIX)/share/doc/batchsync"
+	install -d "$(DESTDIR)$(PREFIX)/share/doc/batchsync/profiles"
+	install -m 644 profiles/*.toml "$(DESTDIR)$(PREFIX)/share/doc/batchsync/profiles"
 	for page in man/*.[1-8]; do \
 	    [[ -e "$$page" ]] || continue; \
 	    section="$(DESTDIR)$(PREFIX)/share/man/man$${page##*.}"; \
@@ -70,6 +78,18 @@ install: build ## the command, its man pages, completions and documents (PREFIX=
 	    > "$(DESTDIR)$(PREFIX)/share/zsh/site-functions/_batchsync"
 	"$(BINARY)" --generate-completion-script fish \
 	    > "$(DESTDIR)$(PREFIX)/share/fish/vendor_completions.d/batchsync.fish"
+
+.PHONY: deb
+deb: ## a Debian package, .build/deb/batchsync_VERSION_ARCHITECTURE.deb
+	@scripts/install-dependencies.sh build deb
+	rm -rf .build/deb
+	$(MAKE) install PREFIX=/usr DESTDIR="$(CURDIR)/.build/deb/tree"
+	scripts/build-deb.sh .build/deb/tree .build/deb
+
+.PHONY: deb-check
+deb-check: deb ## installs, runs and purges the package in a scratch root, and asks lintian
+	@scripts/install-dependencies.sh deb-check
+	scripts/check-deb.sh .build/deb/*.deb
 
 .PHONY: bench
 bench: build ## measures batchsync beside restic, borg and a pipeline (BENCH="--data small --runs 1")

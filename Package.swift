@@ -181,12 +181,12 @@ let package = Package(
             name: "ReplicationTests",
             dependencies: [
                 "Replication", "SnapshotRepository", "BundleFormat", "FileTree", "ObjectStorage",
-                "AgeEncryption", "SnapshotModel", "CSystem", "TestSupport",
+                "Transfer", "AgeEncryption", "SnapshotModel", "CSystem", "TestSupport",
             ],
             swiftSettings: strict),
         .testTarget(
             name: "CommandTests",
-            dependencies: ["SnapshotModel", "CSystem", "TestSupport", "batchsync"],
+            dependencies: ["SnapshotModel", "Profiles", "CSystem", "TestSupport", "batchsync"],
             exclude: ["Fixtures"], swiftSettings: strict),
         .testTarget(
             name: "RunReportsTests",

@@ -3,7 +3,8 @@
 
     scripts/generate-man.py BINARY DIRECTORY
 
-A page for the command and one for each verb, in mdoc. Text is improved in the command, not here. In a
+A page for the command and one for each verb, in mdoc; and the page of profiles, whose keys are told by
+profiles/reference.toml. Text is improved in the command, not here. In a
 discussion a line of capitals is a heading, and indented lines are shown as they are.
 """
 
@@ -16,6 +17,8 @@ import sys
 # Of the text. A page made on another day from the same text is the same page.
 DATE = "November 21, 2026"
 NAME = "batchsync"
+# What is told of them is told of profiles.
+VERBS_OF_PROFILES = ("profile", "run", "schedule", "daemon", "status", "history")
 
 
 def escape(text):
@@ -32,7 +35,7 @@ def words(text):
 
 def prose(text):
     """A paragraph: a line a sentence, as mdoc wants it."""
-    return [escape(line) for line in re.sub(r"(?<=[a-z0-9)'][.:;!?]) +(?=[A-Z'(])", "\n", text).split("\n")]
+    return [escape(line) for line in re.sub(r"(?<=[A-Za-z0-9)'\]\x22][.:;!?]) +(?=[A-Z'(])", "\n", text).split("\n")]
 
 
 def discussion(text):
@@ -177,6 +180,52 @@ def page(title, path, command, see):
     return "\n".join(lines) + "\n"
 
 
+def profile_keys(text):
+    """The keys of the reference profile as lines: a section for each table, an item for each key."""
+    lines, comment, is_open = [".Ss Outside of every table"], [], False
+
+    def close():
+        nonlocal is_open
+        if is_open:
+            lines.append(".El")
+        is_open = False
+
+    # What stands before the first key tells of the file, not of a key.
+    for line in text.split("\n\n", 1)[1].split("\n"):
+        if line.startswith("# "):
+            comment.append(line[2:])
+            continue
+        line = line.removeprefix("#")
+        table = re.fullmatch(r"(\[\[?[a-z-]+\]\]?)", line)
+        key = re.fullmatch(r"([a-z-]+) = (.*)", line)
+        if table:
+            close()
+            lines.append(f".Ss {table[1]}")
+            lines += prose(" ".join(comment))
+        elif key:
+            if not is_open:
+                lines.append(".Bl -tag -width Ds")
+            is_open = True
+            lines.append(f".It Cm {words(key[1])} Li = {words(key[2])}")
+            lines += prose(" ".join(comment))
+        comment = []
+    close()
+    return lines
+
+
+def profile_page(template, reference, example):
+    """batchsync-profile(5): the words around the keys are those of the template."""
+    shown = [escape(line) for line in example.split("\n") if line and not line.startswith("#")]
+    page = template.replace("@DATE@", DATE).replace("@KEYS@", "\n".join(profile_keys(reference)))
+    return page.replace("@EXAMPLE@", "\n".join(shown))
+
+
+def read(*parts):
+    root = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+    with open(os.path.join(root, *parts), encoding="utf-8") as file:
+        return file.read()
+
+
 def main():
     binary, directory = sys.argv[1:]
     described_by = json.loads(subprocess.run(
@@ -185,13 +234,20 @@ def main():
     os.makedirs(directory, exist_ok=True)
     pages = {NAME: page(NAME, [NAME], command,
                         [(f"{NAME}-{verb['commandName']}", 1) for verb in verbs(command)]
-                        + [(f"{NAME}-recovery", 7), ("age", 1), ("zstd", 1)])}
+                        + [(f"{NAME}-profile", 5), (f"{NAME}-recovery", 7), ("age", 1), ("zstd", 1)])}
     for verb in verbs(command):
         title = f"{NAME}-{verb['commandName']}"
-        pages[title] = page(title, [NAME, verb["commandName"]], verb, [(NAME, 1), (f"{NAME}-recovery", 7)])
+        see = [(NAME, 1), (f"{NAME}-recovery", 7)]
+        if verb["commandName"] in VERBS_OF_PROFILES:
+            see.append((f"{NAME}-profile", 5))
+        pages[title] = page(title, [NAME, verb["commandName"]], verb, see)
     for old in os.listdir(directory):
         if old.startswith(NAME) and old.endswith(".1") and old[:-2] not in pages:
             os.remove(os.path.join(directory, old))
+    with open(os.path.join(directory, f"{NAME}-profile.5"), "w", encoding="utf-8") as file:
+        file.write('.\\" Made by scripts/generate-man.py from profiles/reference.toml.\n' + profile_page(
+            read("scripts", "batchsync-profile.5.in"), read("profiles", "reference.toml"),
+            read("profiles", "minimal.toml")))
     for title, text in pages.items():
         with open(os.path.join(directory, f"{title}.1"), "w", encoding="utf-8") as file:
             file.write(text)

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Installs what building, testing or measuring batchsync needs on Debian, and nothing that is there.
 #
-#   scripts/install-dependencies.sh KIND...      KIND is build, demo, test, ceph, lint or bench
+#   scripts/install-dependencies.sh KIND...      KIND is build, demo, test, ceph, lint, bench, deb or deb-check
 #
 # Asks no questions. Uses sudo only when it is not root. Where it may not install, or cannot, it
 # names the packages that are missing and stops. Python packages go into a virtual environment
@@ -18,10 +18,13 @@ demo_packages=(python3 acl attr)
 # The tests let other people's tools open what batchsync wrote, make every kind of file, and store
 # to servers that they start.
 test_packages=(age zstd tar xz-utils mandoc mtree-netbsd libarchive-tools acl attr libcap2-bin
-    e2fsprogs util-linux coreutils findutils diffutils procps strace python3 python3-venv openssh-server openssh-client openssl tzdata)
+    e2fsprogs util-linux coreutils findutils diffutils procps strace python3 python3-venv openssh-server openssh-client openssl tzdata
+    systemd)
 # A distributed object store for the tests: some 290 MB.
 ceph_packages=(radosgw ceph-mon ceph-osd)
 lint_packages=(shellcheck mandoc)
+deb_packages=(dpkg-dev binutils gzip)
+deb_check_packages=(lintian)
 # borg is built from source where there is no wheel for this machine.
 bench_packages=(age zstd tar python3 python3-venv python3-dev build-essential pkg-config
     libacl1-dev libssl-dev liblz4-dev libzstd-dev libxxhash-dev)
@@ -95,7 +98,7 @@ PYTHON
             grep -v '^#' "$requirements" | tr '\n' ' ')"
 }
 
-(($#)) || fail 'say what for: build, demo, test, ceph, lint or bench'
+(($#)) || fail 'say what for: build, demo, test, ceph, lint, bench, deb or deb-check'
 for kind in "$@"; do
     case "$kind" in
     build)
@@ -108,7 +111,9 @@ for kind in "$@"; do
     ceph) install_packages "${ceph_packages[@]}" ;;
     lint) install_packages "${lint_packages[@]}" ;;
     bench) install_packages "${bench_packages[@]}" ;;
-    *) fail "there is no kind '$kind'; there are build, demo, test, ceph, lint and bench" ;;
+    deb) install_packages "${deb_packages[@]}" ;;
+    deb-check) install_packages "${deb_check_packages[@]}" ;;
+    *) fail "there is no kind '$kind'; there are build, demo, test, ceph, lint, bench, deb and deb-check" ;;
     esac
     install_python_packages "$kind"
 done

@@ -134,19 +134,31 @@ final class ZstdDecompressor {
 /// A reused zstd compression context. One thread at a time.
 final class ZstdCompressor {
     private let context: OpaquePointer
+    /// Those that are set; nil at the beginning, and at other levels than the default one.
+    private var tables: Tables?
     private let isDefault: Bool
-    private var hashLog: Int32 = 0
 
-    /// What the default level sets in place of zstd's own choice (decision 0017): each position is
-    /// looked up in one table, once, and matches begin with six bytes.
-    private static let defaultParameters: [(ZSTD_cParameter, Int32)] = [
-        (ZSTD_c_strategy, Int32(ZSTD_fast.rawValue)), (ZSTD_c_minMatch, 6),
-        (ZSTD_c_targetLength, 1),
-        (ZSTD_c_windowLog, 22),
-    ]
-    /// Entries of that table for a frame of few large files, and of many small ones, whose likeness
-    /// is spread over the whole frame.
-    private static let hashLogs: (few: Int32, many: Int32) = (17, 18)
+    /// Both look a position up in a long and a short table (decision 0017).
+    private enum Tables {
+        /// For few large files: small tables stay in the nearest cache, and matches begin with six
+        /// bytes.
+        case small
+        /// For many small files, whose likeness is spread over the whole frame.
+        case large
+
+        var parameters: [(ZSTD_cParameter, Int32)] {
+            let (hashLog, chainLog, minMatch): (Int32, Int32, Int32) =
+                switch self {
+                case .small: (16, 15, 6)
+                case .large: (18, 17, 5)
+                }
+            return [
+                (ZSTD_c_hashLog, hashLog), (ZSTD_c_chainLog, chainLog),
+                (ZSTD_c_minMatch, minMatch),
+            ]
+        }
+    }
+    /// From so many chunks on a frame holds many small files.
     private static let many = 128
 
     /// Levels 1 to 19, and -1 to -100, which are faster.
@@ -166,7 +178,11 @@ final class ZstdCompressor {
             (ZSTD_c_compressionLevel, Int32(level)), (ZSTD_c_contentSizeFlag, 1),
             (ZSTD_c_checksumFlag, 1),
         ]
-        if isDefault { parameters += Self.defaultParameters }
+        if isDefault {
+            parameters += [
+                (ZSTD_c_strategy, Int32(ZSTD_dfast.rawValue)), (ZSTD_c_windowLog, 22),
+            ]
+        }
         for (parameter, value) in parameters {
             let code = ZSTD_CCtx_setParameter(context, parameter, value)
             guard ZSTD_isError(code) == 0 else {
@@ -187,9 +203,13 @@ final class ZstdCompressor {
     ) throws(BundleError) {
         output.removeAll()
         if isDefault {
-            let wanted = parts < Self.many ? Self.hashLogs.few : Self.hashLogs.many
-            if wanted != hashLog { ZSTD_CCtx_setParameter(context, ZSTD_c_hashLog, wanted) }
-            hashLog = wanted
+            let wanted: Tables = parts < Self.many ? .small : .large
+            if wanted != tables {
+                for (parameter, value) in wanted.parameters {
+                    ZSTD_CCtx_setParameter(context, parameter, value)
+                }
+                tables = wanted
+            }
         }
         let bound = ZSTD_compressBound(input.count)
         output.reserve(bound)

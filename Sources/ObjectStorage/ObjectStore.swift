@@ -139,6 +139,8 @@ package struct StoreCapabilities: Sendable, Equatable {
     package var remoteDigests = false
     /// `StoredObject.sha256` is there when one key is asked for.
     package var headShowsSHA256 = false
+    /// What is deleted is kept as an older version, and takes space until somebody removes that.
+    package var keepsDeleted = false
     /// Another object is refused where a key is taken. Elsewhere that names are digests of what they
     /// name has to do.
     package var refusesReplacement = true

@@ -65,13 +65,16 @@ package struct StorageError: Error, Sendable, CustomStringConvertible {
     package let isOverload: Bool
     /// How long the store asked to be left alone, in seconds; nil where it did not say.
     package let retryAfterSeconds: Double?
+    /// Until when the store keeps the object whatever anybody asks, in seconds since 1970 by its own
+    /// clock; nil where nothing keeps it or the store did not say.
+    package let retainedUntil: Int64?
     /// What its reader can do next, where the store knows better than the kind alone tells.
     private let hint: String?
 
     package init(
         _ kind: Kind, _ operation: Operation, key: ObjectKey? = nil, location: String,
         cause: String, isTransient: Bool = false, isOverload: Bool = false,
-        retryAfterSeconds: Double? = nil, hint: String? = nil
+        retryAfterSeconds: Double? = nil, retainedUntil: Int64? = nil, hint: String? = nil
     ) {
         self.kind = kind
         self.operation = operation
@@ -81,6 +84,7 @@ package struct StorageError: Error, Sendable, CustomStringConvertible {
         self.isTransient = isTransient
         self.isOverload = isOverload
         self.retryAfterSeconds = retryAfterSeconds
+        self.retainedUntil = retainedUntil
         self.hint = hint
     }
 

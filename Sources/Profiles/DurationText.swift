@@ -32,12 +32,19 @@ package enum DurationText {
         return digits == nil && !text.isEmpty ? total : nil
     }
 
-    /// As it is read.
+    /// As it is read: in one unit where that is short, such as `36h`.
     package static func text(seconds: Int) -> String {
+        // Weeks are read, but "14d" is what people say of two.
+        let units = units.dropFirst()
+        for unit in units where seconds >= unit.seconds && seconds % unit.seconds == 0 {
+            if seconds / unit.seconds < 100 || unit.letter == UInt8(ascii: "d") {
+                return "\(seconds / unit.seconds)\(Character(UnicodeScalar(unit.letter)))"
+            }
+            break
+        }
         var rest = seconds
         var text = ""
-        // Weeks are read, but "14d" is what people say of two.
-        for unit in units.dropFirst() where rest >= unit.seconds {
+        for unit in units where rest >= unit.seconds {
             text += "\(rest / unit.seconds)\(Character(UnicodeScalar(unit.letter)))"
             rest %= unit.seconds
         }

@@ -242,8 +242,7 @@ extension Profile {
     }
 
     package struct Schedule: Sendable, Equatable {
-        /// Expressions as they were written.
-        package var calendar: [String] = []
+        package var calendar: [CalendarExpression] = []
         package var randomDelaySeconds = 0
         package var waitOnlineSeconds = 0
         package var ifOlderThanSeconds = 0

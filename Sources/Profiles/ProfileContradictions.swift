@@ -92,7 +92,8 @@ extension Profile {
         }
         if notify.ntfyToken != nil, notify.ntfy == nil {
             note(
-                "notify.ntfy-token", "ntfy-token needs a topic", "write ntfy = \"…\", or leave it out")
+                "notify.ntfy-token", "ntfy-token needs a topic",
+                "write ntfy = \"…\", or leave it out")
         }
     }
 }

@@ -11,7 +11,8 @@ enum ProfileDecoder {
     /// - Throws: What is wrong with it as TOML, with the line.
     static func decode(_ text: [UInt8]) throws(ProfileProblem) -> ProfileNode {
         guard text.count <= maximumBytes else {
-            throw ProfileProblem("the file is larger than 1 MB", remedy: "a profile is a short text")
+            throw ProfileProblem(
+                "the file is larger than 1 MB", remedy: "a profile is a short text")
         }
         guard UTF8Text.isValid(text) else {
             throw ProfileProblem(
@@ -23,6 +24,11 @@ enum ProfileDecoder {
                 "the file holds a NUL byte", line: line(at: position, of: text),
                 remedy: "remove it; the file may be damaged")
         }
+        // Line ends of Windows are line ends; a carriage return elsewhere is for nothing to swallow.
+        let text = text.indices.filter {
+            text[$0] != 0x0D || $0 + 1 == text.count || text[$0 + 1] != 0x0A
+        }.map { text[$0] }
+        let lines = try ProfileLines(of: text)
         let table: TOMLTable
         do {
             table = try TOMLTable(string: String(decoding: text, as: UTF8.self))
@@ -32,12 +38,6 @@ enum ProfileDecoder {
                 remedy: "the file is no TOML there")
         } catch {
             throw ProfileProblem("\(error)", remedy: "the file is no TOML")
-        }
-        let lines = ProfileLines(of: text)
-        if let line = lines.lineOfNUL {
-            throw ProfileProblem(
-                "a string holds a NUL character", line: line,
-                remedy: "no path and no word of a command can hold one")
         }
         return node(of: table, at: [], lines)
     }

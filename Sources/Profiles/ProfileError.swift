@@ -9,7 +9,7 @@ package struct ProfileProblem: Error, Sendable, Equatable, CustomStringConvertib
     /// What to do about it, in one sentence.
     package let remedy: String
 
-    init(_ message: String, file: String = "", line: Int = 0, remedy: String = "") {
+    package init(_ message: String, file: String = "", line: Int = 0, remedy: String = "") {
         self.file = file
         self.line = line
         self.message = message
@@ -57,8 +57,15 @@ package struct ProfileError: Error, Sendable, CustomStringConvertible {
         self.init(kind, [ProfileProblem(message, file: file, line: line, remedy: remedy)])
     }
 
-    package var description: String { problems.map(\.description).joined(separator: "\n") }
+    /// The first problem, and how many there are beside it.
+    package var description: String {
+        let others = problems.count - 1
+        let rest =
+            others == 0
+            ? "" : others == 1 ? ", and one more problem" : ", and \(others) more problems"
+        return problems[0].description + rest
+    }
 
-    /// What to do next: about the first problem, where there are several.
+    /// What to do next about the first problem.
     package var remedy: String { problems[0].remedy }
 }

@@ -131,7 +131,7 @@ struct ProfileFileReading {
                 return "did you mean \(near), below [\(other.name)]?"
             }
         }
-        return "take it out; profiles/reference.toml lists the keys"
+        return "take it out; batchsync-profile(5) lists the keys"
     }
 
     /// A name as it begins a line of a profile.

@@ -4,7 +4,8 @@ struct ProfileKey<Section: Sendable>: Sendable {
     /// A value that it takes, as a profile writes it.
     let example: String
     /// Reads the value into the section.
-    let read: @Sendable (ProfileNode, inout ProfileScope, inout Section) throws(ProfileProblem) -> Void
+    let read:
+        @Sendable (ProfileNode, inout ProfileScope, inout Section) throws(ProfileProblem) -> Void
     /// The value as a profile writes it; nil where none is set.
     let write: @Sendable (Section) -> ProfileNode?
 

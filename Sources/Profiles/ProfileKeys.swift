@@ -1,7 +1,7 @@
 import SnapshotModel
 
 /// Every key there is, in the order in which they are shown. What each means is told in
-/// profiles/reference.toml, which tells what each means.
+/// profiles/reference.toml.
 enum ProfileKeys {
     /// Names the profile that this one takes the rest from.
     static let inherit = "inherit"
@@ -152,7 +152,7 @@ enum ProfileKeys {
     ]
 
     private static let schedule: [ProfileKey<Profile.Schedule>] = [
-        ProfileKey("calendar", \.calendar, .oneOrMore(.line)),
+        ProfileKey("calendar", \.calendar, .oneOrMore(.calendar)),
         ProfileKey("random-delay", \.randomDelaySeconds, .duration()),
         ProfileKey("wait-online", \.waitOnlineSeconds, .duration()),
         ProfileKey("if-older-than", \.ifOlderThanSeconds, .duration()),

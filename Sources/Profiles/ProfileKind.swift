@@ -84,7 +84,7 @@ extension ProfileKind where Value == Int {
     /// A length of time, kept in seconds.
     static func duration(from least: Int = 0, to most: Int? = nil) -> ProfileKind {
         var expectation = "a time with its unit (s, m, h, d, w)"
-        if least > 0 { expectation += " from \(DurationText.text(seconds: least))" }
+        if least > 0 { expectation += ", from \(DurationText.text(seconds: least))" }
         if let most { expectation += " to \(DurationText.text(seconds: most))" }
         return written(expectation, example: DurationText.text(seconds: max(least, 7_200))) {
             guard let seconds = DurationText.seconds(parsing: $0), seconds >= least,
@@ -104,7 +104,11 @@ extension ProfileKind where Value == String {
 
     /// A line of text.
     static var line: ProfileKind {
-        written("a line of text", example: "text") { isLine($0) ? $0 : nil } text: { $0 }
+        written("a line of text", example: "text") {
+            isLine($0) ? $0 : nil
+        } text: {
+            $0
+        }
     }
 
     /// A line for the shell, where `$` is the shell's.
@@ -177,7 +181,8 @@ extension ProfileKind where Value == String {
     /// An address with one of some schemes.
     static func address(_ schemes: String...) -> ProfileKind {
         let names = schemes.map { "\($0)://…" }.joined(separator: " or ")
-        return written("an address, \(names)", example: "\(schemes[0])://host.example.org") { text in
+        return written("an address, \(names)", example: "\(schemes[0])://host.example.org") {
+            text in
             let isAddress = schemes.contains { text.hasPrefix($0 + "://") && text != $0 + "://" }
             return isAddress && isLine(text) && !text.utf8.contains(0x20) ? text : nil
         } text: {
@@ -193,8 +198,8 @@ extension ProfileKind where Value == ByteCount {
         -> ProfileKind
     {
         var expectation = "a size with its unit"
-        if least.bytes > 0 { expectation += " of at least \(binary(least))" }
-        if most.bytes < .max { expectation += " and at most \(binary(most))" }
+        if least.bytes > 0 { expectation += ", from \(binary(least))" }
+        if most.bytes < .max { expectation += " to \(binary(most))" }
         return written(expectation, example: "64MiB") { text in
             // A number alone would be bytes, which nobody means.
             guard let last = text.utf8.last, !(0x30...0x39).contains(last),
@@ -253,7 +258,9 @@ extension ProfileKind where Value == RetentionCount? {
                 "takes a number from 0 on, or \"unlimited\", and \(node.toml) is neither",
                 line: node.line)
         } write: { count in
-            count.map { $0.isLimited ? ProfileNode(.whole(Int($0.description) ?? 0)) : .text("unlimited") }
+            count.map {
+                $0.isLimited ? ProfileNode(.whole(Int($0.description) ?? 0)) : .text("unlimited")
+            }
         }
     }
 }

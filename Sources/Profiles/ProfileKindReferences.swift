@@ -1,7 +1,8 @@
 extension ProfileKind where Value == SecretReference {
     static var secret: ProfileKind {
         ProfileKind(
-            "a reference to where the secret is kept", example: #"{ file = "/etc/batchsync/secret" }"#
+            "a reference to where the secret is kept",
+            example: #"{ file = "/etc/batchsync/secret" }"#
         ) { (node, scope) throws(ProfileProblem) in
             switch node.value {
             case .table(let fields): return try reference(fields, node.line, &scope)
@@ -90,7 +91,8 @@ extension ProfileKind where Value == ReferenceOrText {
 extension ProfileKind where Value == StreamCommand {
     static var streamCommand: ProfileKind {
         ProfileKind(
-            "a name and a command", example: #"{ name = "shop.sql", command = ["pg_dump", "shop"] }"#
+            "a name and a command",
+            example: #"{ name = "shop.sql", command = ["pg_dump", "shop"] }"#
         ) { (node, scope) throws(ProfileProblem) in
             guard case .table(let fields) = node.value else { return nil }
             var command = StreamCommand(name: "", words: [])

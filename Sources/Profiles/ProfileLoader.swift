@@ -1,4 +1,5 @@
 import Glibc
+
 extension Profile {
     /// Loads a profile with all that it inherits, and checks it.
     ///
@@ -92,7 +93,8 @@ struct ProfileLoader {
         guard !known.contains(Self.realPath(found)) else {
             let chain = (files + [found]).map(Self.name).joined(separator: " → ")
             throw failure(
-                "a profile cannot inherit from itself: \(chain)", "take one of the inherit lines out")
+                "a profile cannot inherit from itself: \(chain)",
+                "take one of the inherit lines out")
         }
         guard files.count < Self.filesMaximum else {
             throw failure(

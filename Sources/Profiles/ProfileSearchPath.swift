@@ -37,7 +37,10 @@ package struct ProfileSearchPath: Sendable, Equatable {
                 remedy: "a profile NAME is the file NAME.toml in \(list)")
         }
         if Self.isPath(word) {
-            let path = word.hasPrefix("/") ? word : (base == "/" ? "" : base) + "/" + word
+            // A unit, a log and a message all name the file alike, however the user began its path.
+            var word = word[...]
+            while word.hasPrefix("./") { word = word.dropFirst(2) }
+            let path = word.hasPrefix("/") ? String(word) : (base == "/" ? "" : base) + "/" + word
             guard access(path, F_OK) == 0 else {
                 throw ProfileError(
                     .notFound, "there is no such profile", file: path,
@@ -66,7 +69,9 @@ package struct ProfileSearchPath: Sendable, Equatable {
                 let name = withUnsafePointer(to: &entry.pointee.d_name) {
                     $0.withMemoryRebound(to: CChar.self, capacity: 256) { String(cString: $0) }
                 }
-                if name.hasSuffix(".toml"), name != ".toml" { names.insert(String(name.dropLast(5))) }
+                if name.hasSuffix(".toml"), name != ".toml" {
+                    names.insert(String(name.dropLast(5)))
+                }
             }
         }
         return names.sorted()

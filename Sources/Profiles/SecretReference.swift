@@ -17,7 +17,8 @@ package enum SecretReference: Sendable, Hashable, CustomStringConvertible {
     ]
 
     /// How a reference is written; for errors.
-    static let example = #"{ file = "/etc/batchsync/passphrase" }, { env = "NAME" }, { command = "…" } or { credential = "NAME" }"#
+    static let example =
+        #"{ file = "/etc/batchsync/passphrase" }, { env = "NAME" }, { command = "…" } or { credential = "NAME" }"#
 
     var parts: (word: String, value: String) {
         switch self {

@@ -1,8 +1,8 @@
 /// Finds the name that somebody meant.
-enum Spelling {
+package enum Spelling {
     /// The nearest of some names, if it is so near that a slip of the finger explains the
     /// difference.
-    static func nearest(to name: String, among names: [String]) -> String? {
+    package static func nearest(to name: String, among names: [String]) -> String? {
         // What is longer than any key is no slip, and the table below grows with its square.
         guard name.utf8.count <= 64 else { return nil }
         let wanted = folded(name)

@@ -144,6 +144,7 @@ final class BackupRun {
     private let roots: [[UInt8]]
     private var notes: [String] = []
     private let listing: RecordListing
+    private let vanished: [LastCommit.Vanished]
 
     init(_ backup: Backup) throws(ReplicationError) {
         self.backup = backup
@@ -165,6 +166,7 @@ final class BackupRun {
         var damaged: [RepositoryError] = []
         let listing = try lifted { try repository.listAllRecords() }
         self.listing = listing
+        vanished = try Self.vanishedCommits(repository, listing)
         var condemned = try lifted {
             try CondemnedView.load(repository, in: listing, damaged: &damaged)
         }
@@ -199,6 +201,24 @@ final class BackupRun {
         {
             runIndex.adopt(bundle)
             adopted.append(bundle)
+        }
+        for snapshot in vanished {
+            notes.append(
+                "snapshots/\(snapshot.name) was committed by this host and has vanished without being forgotten: the repository has been rolled back, or it was deleted; 'batchsync verify' says more"
+            )
+        }
+    }
+
+    /// A host remembers what it committed last, and what had vanished before that.
+    private static func vanishedCommits(
+        _ repository: Repository, _ listing: RecordListing
+    ) throws(ReplicationError) -> [LastCommit.Vanished] {
+        guard let last = LastCommit.load(for: repository) else { return [] }
+        let listed = Set(listing[.snapshot].map(\.name.id))
+        return try lifted {
+            try last.missing(isListed: { listed.contains($0) }) { () throws(RepositoryError) in
+                try SnapshotCatalog.load(repository, in: listing).forgotten
+            }
         }
     }
 
@@ -291,7 +311,8 @@ final class BackupRun {
         return BackupReport(
             snapshot: snapshot, statistics: statistics, problems: Array(all.prefix(1000)),
             problemCount: all.count,
-            hadCache: pass.hadCache, resumedBundles: adopted.count, notes: notes, stores: stores)
+            hadCache: pass.hadCache, resumedBundles: adopted.count, notes: notes,
+            vanished: vanished.map(\.name), stores: stores)
     }
 
     // MARK: Walk and diff
@@ -439,7 +460,9 @@ final class BackupRun {
         // What was seen counts for half the grace period; what it relies on cannot be deleted before
         // the whole of it is over.
         let seenAt = try check(need)
-        let deadline = seenAt + Int64(repository.config.graceSeconds) * 1_000_000_000
+        // Without a grace period no time would be left at all, and the fence alone is what holds.
+        let grace = Int64(repository.config.graceSeconds)
+        let deadline = grace == 0 ? Int64.max : seenAt + grace * 1_000_000_000
         let payload = snapshot.json
         let time = snapshot.time
         let name = try lifted { try repository.commit(time: time, payload, by: deadline) }
@@ -510,7 +533,8 @@ final class BackupRun {
     private func remember(_ snapshot: Snapshot, pass: Pass) throws(RepositoryError) {
         guard let name = snapshot.name else { return }
         try LastCommit(
-            snapshot: snapshot.id, name: name.text, time: snapshot.time, host: snapshot.host
+            snapshot: snapshot.id, name: name.text, time: snapshot.time, host: snapshot.host,
+            vanished: vanished
         ).store(for: repository)
         guard options.stream == nil else { return }
         let entries =

@@ -67,12 +67,15 @@ package struct BackupReport: Sendable {
     /// Bundles that an interrupted run had stored and this one used.
     package var resumedBundles: Int
     package var notes: [String]
+    /// Names of snapshots that this host committed and that are gone without being forgotten: the
+    /// repository has been rolled back.
+    package var vanished: [String] = []
     /// How it ended on each store of the repository, the leading one first.
     package var stores: [StoreOutcome] = []
 
-    /// Whether something was left out: a file, or a store.
+    /// Whether something was left out, a file or a store, or is gone.
     package var isPartial: Bool {
-        problemCount > 0 || stores.contains { $0.failure != nil }
+        problemCount > 0 || !vanished.isEmpty || stores.contains { $0.failure != nil }
     }
 }
 

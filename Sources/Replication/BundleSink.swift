@@ -77,7 +77,8 @@ final class BundleSink: @unchecked Sendable {
                 try writer.append(frame)
                 index.place(frame.chunks, in: making.ordinal)
                 making.chunks += frame.chunks.count
-                guard writer.plainBytes >= bundleBytes || making.chunks >= Limits.bundleChunks else {
+                guard writer.plainBytes >= bundleBytes || making.chunks >= Limits.bundleChunks
+                else {
                     return .success(nil)
                 }
                 return .success(try Self.finish(&making))

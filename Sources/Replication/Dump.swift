@@ -218,7 +218,8 @@ package final class Dump {
         guard isWritten else {
             report.problems.append(
                 RestoreReport.Problem(
-                    path: entry.path, message: "a socket cannot lie in a tar archive"))
+                    path: entry.path, kind: "unsupported",
+                    message: "a socket cannot lie in a tar archive"))
             monitor.problem(
                 entry.path, kind: "unsupported", message: "a socket cannot lie in a tar archive")
             return

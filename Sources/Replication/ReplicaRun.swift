@@ -136,7 +136,8 @@ final class ReplicaRun: @unchecked Sendable {
             if let name = snapshot.name {
                 try LastCommit(
                     snapshot: snapshot.id, name: name.text, time: snapshot.time,
-                    host: snapshot.host
+                    host: snapshot.host,
+                    vanished: LastCommit.load(for: repository)?.vanished ?? []
                 ).store(for: repository)
             }
             journal.remove()

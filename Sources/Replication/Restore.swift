@@ -50,6 +50,9 @@ package final class Restore {
     ///   dry run the report says what would be done.
     package func run(path: [UInt8]?, target: String) throws(ReplicationError) -> RestoreReport {
         try refuseContradictions(path, target)
+        if context.options.delete || context.snapshot.problemCount > 0 {
+            try readProblems()
+        }
         let selected = try Self.canonical(path)
         _ = csys_raise_open_files()
         let isTargetNew = try openTarget(target)
@@ -68,6 +71,10 @@ package final class Restore {
                 "owner or group of \(refused) entries not set: only root may give files away")
         }
         var report = context.outcome.report
+        report.notStoredWhole = Array(
+            context.problems.lazy.filter { problem in
+                selected.map { EntryPath.contains($0, problem.path) } ?? true
+            }.prefix(RestoreReport.listed))
         if context.options.dryRun {
             report.files = run.plan.files
             report.links = run.plan.links
@@ -78,19 +85,44 @@ package final class Restore {
         return report
     }
 
+    /// What the backup could not store is named when somebody asks for it, and no extra.
+    private func readProblems() throws(ReplicationError) {
+        do throws(RepositoryError) {
+            let fetcher = try FrameFetcher(
+                context.repository, index: context.index, accesses: context.accesses, keeping: 1)
+            context.problems = try ManifestReader(context.snapshot, fetcher: fetcher).problems()
+            context.spared = RestoreSpared(context.problems)
+        } catch {
+            // Without that list nobody knows what is extra; all else can go on.
+            if context.options.delete { throw ReplicationError(error) }
+        }
+    }
+
     private func check(_ run: RestoreRun, _ path: [UInt8]?) throws(ReplicationError) {
         guard run.found == 0, let path else { return }
         if context.outcome.report.damagedCount > 0 || run.outcome.report.damagedCount > 0 { return }
+        if let reason = context.spared.reason(for: Self.trimmed(path)) {
+            throw ReplicationError(
+                .repository(.notFound), UTF8Text.display(path),
+                "is not in snapshot \(context.snapshot.id.short): \(reason)",
+                remedy: "look for it in an earlier snapshot: 'batchsync find' lists them")
+        }
         throw ReplicationError(
             .repository(.notFound), UTF8Text.display(path),
             "is not in snapshot \(context.snapshot.id.short)",
             remedy: "'batchsync ls' shows what is in it")
     }
 
+    private static func trimmed(_ path: [UInt8]) -> [UInt8] {
+        var path = path
+        while path.count > 1, path.last == 0x2F { path.removeLast() }
+        return path
+    }
+
     /// Takes the slash from the end that a user may have typed.
     private static func canonical(_ path: [UInt8]?) throws(ReplicationError) -> [UInt8]? {
-        guard var path else { return nil }
-        while path.count > 1, path.last == 0x2F { path.removeLast() }
+        guard let given = path else { return nil }
+        let path = trimmed(given)
         guard EntryPath.isCanonical(path) else {
             throw ReplicationError(
                 .usage, UTF8Text.display(path), "is no absolute path without '.' and '..'",

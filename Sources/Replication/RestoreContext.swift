@@ -22,6 +22,10 @@ final class RestoreContext: @unchecked Sendable {
     var strip = 1
     /// Where the repository itself lies relative to the target, if it lies in it.
     var repositoryInTarget: [UInt8]?
+    /// What the backup named; read where it matters.
+    var problems: [SnapshotProblem] = []
+    /// What `--delete` must leave alone.
+    var spared = RestoreSpared()
 
     init(
         repository: Repository, index: ChunkIndex, snapshot: Snapshot, options: RestoreOptions,
@@ -78,7 +82,13 @@ final class RestoreContext: @unchecked Sendable {
     }
 
     /// Removes something that the snapshot does not have. False where it stays.
-    func removeExtra(_ relative: [UInt8]) -> Bool {
+    ///
+    /// - Parameter path: Its path as the snapshot would have it.
+    func removeExtra(_ relative: [UInt8], path: [UInt8]) -> Bool {
+        if let reason = spared.reason(for: path) {
+            outcome.problem(path, kind: "spared", "stays, since \(reason)")
+            return false
+        }
         if let own = repositoryInTarget,
             own == relative
                 || (own.starts(with: relative) && own.count > relative.count

@@ -327,7 +327,9 @@ extension RestoreRun {
         let isProtected = path.withUnsafeBytes {
             selection.excludes($0, isDirectory: child.kind == .directory)
         }
-        if !isProtected { _ = context.removeExtra(Self.join(directory.relative, child.name)) }
+        if !isProtected {
+            _ = context.removeExtra(Self.join(directory.relative, child.name), path: path)
+        }
     }
 
     // MARK: Metadata

@@ -1,3 +1,5 @@
+package import SnapshotRepository
+
 /// What a user may ask of a restore.
 package struct RestoreOptions: Sendable {
     /// What happens to something that lies in the target already. Directories are always entered.
@@ -26,7 +28,8 @@ package struct RestoreOptions: Sendable {
     package var numericIDs = false
     /// Decides and counts everything, and changes nothing.
     package var dryRun = false
-    /// Reads every written file back and compares the digests of its chunks.
+    /// Reads every written file back, and those that are kept since their size and time are right,
+    /// and compares the digests of their chunks. What differs all the same is restored.
     package var verify = false
     /// Threads that fetch, open and write; nil for two, or more where each fetch is a round trip.
     package var threads: Int?
@@ -51,6 +54,8 @@ package struct RestoreReport: Sendable {
     /// Something that is not as the snapshot has it.
     package struct Problem: Sendable, Equatable {
         package var path: [UInt8]
+        /// For programs; docs/json.md lists them.
+        package var kind: String
         package var message: String
     }
 
@@ -89,6 +94,8 @@ package struct RestoreReport: Sendable {
     package var damagedCount = 0
     /// The first of the extra names, relative to the target, up to `listed`.
     package var removedPaths: [[UInt8]] = []
+    /// What the backup had not stored, or not whole, of what was asked for; up to `listed`.
+    package var notStoredWhole: [SnapshotProblem] = []
     /// What the user should know and that is no problem.
     package var notes: [String] = []
 

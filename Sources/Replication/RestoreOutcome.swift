@@ -48,7 +48,8 @@ final class RestoreOutcome: Sendable {
         state.withLock { state in
             state.report.problemCount += 1
             guard state.report.problems.count < RestoreReport.listed else { return }
-            state.report.problems.append(RestoreReport.Problem(path: path, message: message))
+            state.report.problems.append(
+                RestoreReport.Problem(path: path, kind: kind, message: message))
         }
     }
 

@@ -19,6 +19,12 @@ extension RestoreWorker {
             }
             switch (comparison, policy) {
             case (.absent, _): return
+            case (.same, .replace), (.same, .newer):
+                // Size and time tell no flipped byte: who wants to know has the content compared.
+                guard context.options.verify, entry.kind == .file, !entry.chunks.isEmpty else {
+                    fallthrough
+                }
+                try compareContent(entry, relative, index, round)
             case (.same, _):
                 outcome.kept(entry.path)
                 outcome.reusedBytes.wrappingAdd(Int(clamping: entry.size), ordering: .relaxed)
@@ -70,7 +76,7 @@ extension RestoreWorker {
         // An empty directory makes way by itself; what lies in another one was not asked to go,
         // unless extras are.
         if context.options.delete {
-            if !context.removeExtra(relative) { round.decide(index, .done) }
+            if !context.removeExtra(relative, path: entry.path) { round.decide(index, .done) }
         }
     }
 
@@ -91,6 +97,7 @@ extension RestoreWorker {
             round.decide(index, .same)
             outcome.kept(entry.path)
             outcome.reusedBytes.wrappingAdd(Int(clamping: reuse.bytes), ordering: .relaxed)
+            if context.options.verify { outcome.verified.wrappingAdd(1, ordering: .relaxed) }
             return try fixMetadata(entry, relative)
         }
         round.decide(index, action, reuse: reuse)
@@ -218,8 +225,9 @@ extension RestoreWorker {
         do throws(RestoreFailure) {
             let entry = try decode(record, round)
             guard !leader.hasFailed else {
-                return outcome.damage(
-                    entry.path, object: "",
+                // Whatever made that one fail is told with it, damage too.
+                return outcome.problem(
+                    entry.path,
                     "is a hard link to \(UTF8Text.display(existing)), which could not be restored")
             }
             do throws(FileTreeError) {

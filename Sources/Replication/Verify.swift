@@ -174,18 +174,20 @@ package final class Verify {
     /// taken away.
     private func checkLastCommit(_ structure: VerifyStructure) {
         guard let last = LastCommit.load(for: repository) else { return }
-        let id = last.snapshot
-        let isListed = structure.names.contains {
-            $0.type == .snapshot && $0.id == RecordID(id.word0, id.word1, id.word2, id.word3)
+        let listed = Set(structure.names.filter { $0.type == .snapshot }.map(\.id))
+        let forgotten = structure.catalog.forgotten
+        let missing =
+            (try? last.missing(
+                isListed: { listed.contains($0) }, forgotten: { forgotten })) ?? []
+        for snapshot in missing {
+            report.findings.append(
+                VerifyFinding(
+                    .vanished, "snapshots/\(snapshot.name)",
+                    "this host committed it and it has vanished without being forgotten: the repository has been rolled back, or it was deleted",
+                    remedy:
+                        "compare with another copy of the repository, and find out who can write to this one; once that is settled, delete \(LastCommit.place(for: repository))"
+                ))
         }
-        guard !isListed, !structure.catalog.forgotten.contains(id) else { return }
-        report.findings.append(
-            VerifyFinding(
-                .vanished, "snapshots/\(last.name)",
-                "this host committed it and it has vanished without being forgotten: the repository has been rolled back, or it was deleted",
-                remedy:
-                    "compare with another copy of the repository, and find out who can write to this one"
-            ))
     }
 
     // MARK: What the store says of stored bytes

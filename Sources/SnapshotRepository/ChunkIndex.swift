@@ -58,6 +58,23 @@ package final class ChunkIndex: Sendable {
         _ repository: Repository, in listing: RecordListing? = nil,
         condemned: CondemnedView = CondemnedView(), listed: [BundleID: Int]? = nil
     ) throws(RepositoryError) -> ChunkIndex {
+        var listing = listing
+        for _ in 0..<looksMaximum {
+            let index = try attempt(repository, in: listing, condemned: condemned, listed: listed)
+            // A record that was listed and has gone was replaced by another one meanwhile.
+            guard index.damaged.contains(where: \.isMissing) else { return index }
+            listing = nil
+        }
+        return try attempt(repository, in: nil, condemned: condemned, listed: listed)
+    }
+
+    /// How often the records are listed again where some of them have vanished since.
+    private static let looksMaximum = 4
+
+    private static func attempt(
+        _ repository: Repository, in listing: RecordListing?, condemned: CondemnedView,
+        listed: [BundleID: Int]?
+    ) throws(RepositoryError) -> ChunkIndex {
         let records = try repository.look(listing, at: .index).names(.index)
         let wanted = Set(records.map(\.id))
         let folder = folder(repository)

@@ -117,7 +117,7 @@ package enum IndexCodec {
         return nil
     }
 
-    private static func read(
+    static func read(
         line: UnsafeRawBufferPointer, current: inout IndexedBundle?, frameEnd: inout Int,
         into receiver: inout some Receiver
     ) -> Bool {

@@ -54,7 +54,7 @@ extension Repository {
 
     /// The look that a caller has taken already, or else a fresh one, at one kind where that is
     /// enough.
-    func look(
+    package func look(
         _ taken: RecordListing?, at type: RecordType? = nil
     ) throws(RepositoryError) -> RecordListing {
         if let taken { return taken }

@@ -131,6 +131,7 @@ package final class Repository: Sendable {
             host: nil, owners: [], recipients: [], recipientNumber: 0, notes: [])
         var hostKeyPath: String?
         var fingerprint: String?
+        var objects: [(bytes: [UInt8], key: ObjectKey)] = []
         if isEncrypted {
             let host = HostKey(identity: X25519Identity(), repository: id)
             var owners: [X25519Recipient] = []
@@ -142,20 +143,25 @@ package final class Repository: Sendable {
                 identities = [owner]
                 owners = [owner.recipient]
                 let sealed = try Self.sealOwner(owner, passphrase: passphrase)
-                try put(
-                    sealed,
-                    at: RepositoryLayout.ownerKey(
-                        label: "passphrase", id: Authentication.digest(sealed)), in: store)
+                objects.append(
+                    (
+                        sealed,
+                        RepositoryLayout.ownerKey(
+                            label: "passphrase", id: Authentication.digest(sealed))
+                    ))
             case .recipients(let given): owners = given
             }
             let set = RecipientSet.make(
                 number: 1, owners: owners, host: host, configDigest: configDigest, created: now,
                 provenBy: identities)
-            try Self.putHostKey(host, owners: owners, in: store)
-            try put(
-                set.bytes,
-                at: RepositoryLayout.recipients(number: 1, id: Authentication.digest(set.bytes)),
-                in: store)
+            let sealed = try Self.sealHostKey(host, owners: owners)
+            objects.append((sealed, RepositoryLayout.hostKey(id: Authentication.digest(sealed))))
+            objects.append(
+                (
+                    set.bytes,
+                    RepositoryLayout.recipients(number: 1, id: Authentication.digest(set.bytes))
+                ))
+            // Where this host cannot keep its key, nothing is begun.
             let path = directories.hostKeyPath(id)
             try LocalFile.write(HostConfiguration(pinning: set, key: host).bytes, to: path)
             hostKeyPath = path
@@ -163,9 +169,20 @@ package final class Repository: Sendable {
             access = RepositoryAccess(
                 host: host, owners: identities, recipients: owners, recipientNumber: 1, notes: [])
         }
-        try put(Recovery.page, at: RepositoryLayout.recoverPage, in: store)
-        try put(Recovery.program, at: RepositoryLayout.recoverProgram, in: store)
-        try put(configBytes, at: RepositoryLayout.config, in: store)
+        objects.append((Recovery.page, RepositoryLayout.recoverPage))
+        objects.append((Recovery.program, RepositoryLayout.recoverProgram))
+        objects.append((configBytes, RepositoryLayout.config))
+        for (position, object) in objects.enumerated() {
+            do throws(RepositoryError) {
+                try put(object.bytes, at: object.key, in: store)
+            } catch {
+                // The place is left as it was, so that the same command works once the cause is
+                // gone.
+                for made in objects[..<position].reversed() { try? store.delete(made.key) }
+                if let hostKeyPath { LocalFile.remove(hostKeyPath) }
+                throw error
+            }
+        }
         // Two that make a repository here at once write the same number of bytes, which a store may
         // take for one put sent twice.
         let kept = try stored { () throws(StorageError) in
@@ -212,15 +229,20 @@ package final class Repository: Sendable {
     static func putHostKey(_ host: HostKey, owners: [X25519Recipient], in store: any ObjectStore)
         throws(RepositoryError)
     {
+        let sealed = try sealHostKey(host, owners: owners)
+        try put(sealed, at: RepositoryLayout.hostKey(id: Authentication.digest(sealed)), in: store)
+    }
+
+    private static func sealHostKey(
+        _ host: HostKey, owners: [X25519Recipient]
+    ) throws(RepositoryError) -> [UInt8] {
         let text =
             "# The host key of batchsync repository \(host.repository).\n# public key: \(host.identity.recipient.encoded())\n\(host.identity.encoded())\n"
-        let sealed: [UInt8]
         do {
-            sealed = try AgeEncryptor.seal(Array(text.utf8), to: owners.map { .x25519($0) })
+            return try AgeEncryptor.seal(Array(text.utf8), to: owners.map { .x25519($0) })
         } catch {
             throw RepositoryError(.local, "keys/", error.description)
         }
-        try put(sealed, at: RepositoryLayout.hostKey(id: Authentication.digest(sealed)), in: store)
     }
 
     // MARK: Opening one
@@ -355,7 +377,8 @@ package final class Repository: Sendable {
         plain.append(payload)
         let bytes: [UInt8]
         do {
-            bytes = try SealedRecord.seal(plain.bytes, level: BundleLimits.defaultLevel, recipients: recordRecipients)
+            bytes = try SealedRecord.seal(
+                plain.bytes, level: BundleLimits.defaultLevel, recipients: recordRecipients)
         } catch {
             throw .bundle(error, type.prefix)
         }

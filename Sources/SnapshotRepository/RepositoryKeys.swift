@@ -174,7 +174,7 @@ package struct RepositoryKeys: Sendable {
                 other.body == set.body && owners.contains { other.isProven(by: $0) }
             }) {
                 notes.append(
-                    "keys/recipients-\(set.number): is not proven by the owner's identity that was given"
+                    "sender not proven: the owner's identity that was given has not confirmed keys/recipients-\(set.number) (fingerprint \(set.fingerprint)); compare it with the one that init printed, then run 'batchsync key accept --identity FILE'"
                 )
             }
         }

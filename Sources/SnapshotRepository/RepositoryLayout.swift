@@ -75,6 +75,16 @@ package struct RecordName: Hashable, Sendable, Comparable {
         self.init(type: type, utc: String(parts[0]), id: id)
     }
 
+    /// The time that the name tells; nil for index records.
+    package var time: Timestamp? {
+        let digits = utc.utf8.filter { $0 != 0x54 && $0 != 0x5A }.map { Int($0) - 48 }
+        guard digits.count == 14 else { return nil }
+        func number(_ range: Range<Int>) -> Int { digits[range].reduce(0) { $0 * 10 + $1 } }
+        return Timestamp(
+            year: number(0..<4), month: number(4..<6), day: number(6..<8), hour: number(8..<10),
+            minute: number(10..<12), second: number(12..<14))
+    }
+
     static func isUTC(_ text: Substring) -> Bool {
         let bytes = Array(text.utf8)
         guard bytes.count == 16, bytes[8] == 0x54, bytes[15] == 0x5A else { return false }

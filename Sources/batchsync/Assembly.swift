@@ -99,9 +99,10 @@ struct Assembly {
         if let given = words?.cacheDir {
             cache = try Self.text(given.bytes, of: "a cache directory")
         }
-        guard let cache else { return directories }
         return HostDirectories(
-            configuration: directories.configuration, cache: cache, state: directories.state)
+            configuration: directories.configuration,
+            cache: HostPlaces.usable(cache ?? directories.cache, "cache directory"),
+            state: HostPlaces.usable(directories.state, "state directory"))
     }
 
     /// Where this host keeps its own files, unless it is told otherwise.

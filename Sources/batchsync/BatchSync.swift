@@ -1,6 +1,7 @@
 import ArgumentParser
 import CSystem
 import Glibc
+import Profiles
 import Replication
 
 /// The command.
@@ -75,8 +76,9 @@ struct BatchSync: ParsableCommand {
             CommandGroup(
                 name: "Maintenance",
                 subcommands: [
-                    VerifyCommand.self, ForgetCommand.self, RepairCommand.self, TagCommand.self,
-                    KeyCommand.self, StoreCommand.self,
+                    VerifyCommand.self, ForgetCommand.self, PruneCommand.self, RepairCommand.self,
+                    TagCommand.self, KeyCommand.self, StoreCommand.self, ProfileCommand.self,
+                    ScheduleCommand.self, DaemonCommand.self,
                 ]),
         ])
 
@@ -86,6 +88,7 @@ struct BatchSync: ParsableCommand {
         let words = Array(RawArguments.all.dropFirst())
         var asJSON = words.prefix { $0 != "--" }.contains("--json")
         do {
+            try refuseUnknownVerb(words)
             let command: any ParsableCommand
             do {
                 command = try parseAsRoot(words)
@@ -110,6 +113,24 @@ struct BatchSync: ParsableCommand {
         }
     }
 
+    /// The parser takes a verb that it does not know for an argument, and `help` shows the general
+    /// page for it.
+    private static func refuseUnknownVerb(_ words: [String]) throws {
+        var verbs: [String] = []
+        for group in configuration.groupedSubcommands {
+            for verb in group.subcommands { verbs.append(verb._commandName) }
+        }
+        let named = words.first == "help" ? words.dropFirst().first : words.first
+        guard let named, !named.hasPrefix("-"), named != "help", !verbs.contains(named) else {
+            return
+        }
+        let shown = RawArguments.display(named)
+        let nearest = Spelling.nearest(to: named, among: verbs)
+        throw CommandError.usage(
+            "there is no verb '\(shown)'",
+            remedy: nearest.map { "did you mean '\($0)'?" } ?? "'batchsync help' lists them")
+    }
+
     /// Prints what the parser has to say: help and version as a result, everything else as an
     /// error.
     private static func parserOutcome(_ error: any Error, asJSON: Bool) -> ExitStatus {
@@ -131,6 +152,7 @@ struct BatchSync: ParsableCommand {
 
     private static func end(with status: ExitStatus) -> Never {
         StoreSession.shared.end()
+        HostPlaces.end()
         Console.shared.progress("")
         Console.shared.flush()
         Glibc.exit(status.rawValue)

@@ -114,11 +114,7 @@ struct RetentionOptions: ParsableArguments {
 
 extension RetentionCalendar {
     /// The calendar of this process's time zone.
-    static let local = RetentionCalendar { seconds in
-        var moment = time_t(seconds)
-        var at = tm()
-        return localtime_r(&moment, &at) == nil ? 0 : Int64(at.tm_gmtoff)
-    }
+    static let local = RetentionCalendar { TimeText.secondsAheadOfUTC($0) }
 }
 
 extension RetentionCount: ExpressibleByArgument {

@@ -1,7 +1,7 @@
 import Glibc
 import SnapshotModel
 
-/// What commands of the user's print.
+/// The shell, for commands of the user's.
 enum ShellOutput {
     /// What a command prints, run by the shell.
     ///
@@ -38,5 +38,26 @@ enum ShellOutput {
                 remedy: "run it by hand to see why; it must print \(purpose) and exit with 0")
         }
         return bytes
+    }
+
+    /// Whether the shell could run the line: it is read and not run.
+    static func isUnderstood(_ line: [UInt8]) -> Bool {
+        var actions = posix_spawn_file_actions_t()
+        posix_spawn_file_actions_init(&actions)
+        defer { posix_spawn_file_actions_destroy(&actions) }
+        for descriptor: Int32 in 0...2 {
+            posix_spawn_file_actions_addopen(&actions, descriptor, "/dev/null", O_RDWR, 0)
+        }
+        let words = [Array("sh".utf8), Array("-n".utf8), Array("-c".utf8), line].map { word in
+            word.withCString { strdup($0) }
+        }
+        defer { for word in words { free(word) } }
+        var process = pid_t()
+        guard posix_spawn(&process, "/bin/sh", &actions, nil, words + [nil], environ) == 0 else {
+            return false
+        }
+        var status: Int32 = 0
+        while waitpid(process, &status, 0) < 0, errno == EINTR {}
+        return status == 0
     }
 }

@@ -3,7 +3,7 @@ import Glibc
 import Replication
 import Synchronization
 
-/// SIGINT and SIGTERM: the first asks the verb to stop cleanly, the second ends the program at
+/// SIGINT, SIGTERM and SIGHUP: the first asks the verb to stop cleanly, the second ends the program at
 /// once. So does the first where nothing is under way that has to be brought to an end.
 enum Signals {
     /// Asks the running verb to stop. One for the process: a command runs one verb.
@@ -21,6 +21,8 @@ enum Signals {
         _ = cancellation.isCancelled
         handle(SIGINT) { Signals.arrived($0) }
         handle(SIGTERM) { Signals.arrived($0) }
+        // A terminal or a connection that was closed.
+        handle(SIGHUP) { Signals.arrived($0) }
         // A handler and not SIG_IGN, which programs that are started would inherit.
         handle(SIGPIPE) { _ in }
     }
@@ -61,7 +63,7 @@ enum Signals {
 
     /// The code for a verb that was asked to stop and did.
     static var statusOfInterruption: ExitStatus {
-        received.load(ordering: .relaxed) == SIGTERM ? .terminated : .interrupted
+        received.load(ordering: .relaxed) == SIGINT ? .interrupted : .terminated
     }
 
     /// Runs `body` with the terminal's echo off, and on again however it ends.

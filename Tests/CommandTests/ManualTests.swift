@@ -13,7 +13,10 @@ struct ManualTests {
         fixture.succeed(
             "python3 -B '\(Self.root)/scripts/generate-man.py' '\(CommandFixture.binary)' man")
         let made = treeContents(fixture.directory.path("man"))
-        let kept = treeContents("\(Self.root)/man").filter { $0.hasSuffix(".1") }
+        let kept = treeContents("\(Self.root)/man").filter {
+            // The only page that is written by hand.
+            $0 != "batchsync-recovery.7"
+        }
         #expect(made == kept, "scripts/generate-man.py BINARY man makes them")
         for name in made {
             let same = fixture.directory.read("man/\(name)") == readFile("\(Self.root)/man/\(name)")

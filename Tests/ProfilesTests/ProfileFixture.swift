@@ -19,6 +19,8 @@ struct ProfileFixture {
     @discardableResult
     func write(_ text: String, to name: String, mode: UInt32 = 0o644) -> String {
         directory.write(Array(text.utf8), to: name, mode: mode)
+        // Whatever the umask takes away from it.
+        chmod(directory.path(name), mode)
         return directory.path(name)
     }
 

@@ -76,7 +76,9 @@ struct ReferenceTests {
         if line.section == "replica" {
             text += "\n[[replica]]\n\(line.text)\n"
         } else if !line.section.isEmpty {
-            text += (line.section == "repository" && line.key != "location" ? "" : "[\(line.section)]\n") + line.text
+            text +=
+                (line.section == "repository" && line.key != "location"
+                    ? "" : "[\(line.section)]\n") + line.text
         }
         // Keys that only make sense together are tried together below.
         let problems = fixture.problems(text: text).filter {
@@ -138,7 +140,9 @@ struct ExampleTests {
             "\(examples)/\(name).toml", environment: ["HOME": "/home/anna"], isRoot: false)
         #expect(!profile.repository.location.isEmpty)
         #expect(profile.name == name)
-        #expect(name == "reference" || name == "ceph-common" || profile.description != nil || name == "minimal")
+        #expect(
+            name == "reference" || name == "ceph-common" || profile.description != nil
+                || name == "minimal")
         // What they say is not said twice: a value that is the default teaches nothing.
         let defaults = Profile().settings
         for setting in profile.settings where setting.origin?.isInherited == false {
@@ -164,7 +168,10 @@ struct ExampleTests {
             "\(examples)/ceph-host.toml", environment: [:], isRoot: true)
         #expect(profile.repository.style == .path)
         #expect(profile.source.paths == ["/etc", "/home", "/srv", "/var/lib", "/opt"])
-        #expect(profile.files.map { $0.split(separator: "/").last } == ["ceph-host.toml", "ceph-common.toml"])
+        #expect(
+            profile.files.map { $0.split(separator: "/").last } == [
+                "ceph-host.toml", "ceph-common.toml",
+            ])
         #expect(profile.origins["source.paths"]?.isInherited == false)
         #expect(profile.origins["repository.style"]?.isInherited == true)
     }

@@ -26,13 +26,18 @@ enum BuiltCommand {
 
     static let strace: String? = ["/usr/bin/strace", "/bin/strace"].first { access($0, X_OK) == 0 }
 
-    static func start(_ words: [String], _ environment: [String: String]) -> pid_t {
+    /// - Parameter complaints: A file for what it says on standard error.
+    static func start(
+        _ words: [String], _ environment: [String: String], complaints: String = "/dev/null"
+    ) -> pid_t {
         var actions = posix_spawn_file_actions_t()
         posix_spawn_file_actions_init(&actions)
         defer { posix_spawn_file_actions_destroy(&actions) }
-        for descriptor: Int32 in 0...2 {
+        for descriptor: Int32 in 0...1 {
             posix_spawn_file_actions_addopen(&actions, descriptor, "/dev/null", O_RDWR, 0)
         }
+        posix_spawn_file_actions_addopen(
+            &actions, 2, complaints, O_WRONLY | O_CREAT | O_TRUNC, 0o600)
         var variables: [String] = []
         var next = environ
         while let entry = next.pointee {
@@ -66,76 +71,12 @@ enum BuiltCommand {
 
 @Suite("The built command, killed")
 struct KillTests {
-    private struct Scene {
-        let directory = TemporaryDirectory.inMemory()
-        let world: World
-        let binary: String
-        private(set) var images: [TreeImage] = []
-
-        init(binary: String, largeBytes: Int) throws {
-            self.binary = binary
-            let path = directory.path("store")
-            world = try World(
-                store: try LocalStore.create(at: path), at: path, sourceInMemory: true)
-            plantTree(world.source, seed: 4, files: 80, largeBytes: largeBytes)
-            // The first generation is there before anybody is killed.
-            images.append(TreeImage(of: world.source.path))
-            #expect(BuiltCommand.run(words, environment).code == 0)
-        }
-
-        var words: [String] {
-            [
-                binary, "backup", "-r", directory.path("store"), "--checkpoint-interval", "1",
-                world.source.path,
-            ]
-        }
-
-        var environment: [String: String] {
-            let directories = world.host.directories
-            return [
-                "BATCHSYNC_CONFIG_DIR": directories.configuration,
-                "BATCHSYNC_CACHE_DIR": directories.cache,
-                "BATCHSYNC_STATE_DIR": directories.state,
-            ]
-        }
-
-        /// After a death: earlier generations are whole, the next run completes and stores nothing again.
-        mutating func checkAndGoOn(_ what: String) throws {
-            let now = TreeImage(of: world.source.path)
-            var snapshots = try world.snapshots()
-            #expect(
-                snapshots.count == images.count || snapshots.count == images.count + 1, "\(what)")
-            if snapshots.count > images.count { images.append(now) }
-            for (snapshot, image) in zip(snapshots, images) {
-                #expect(image.differences(try world.image(of: snapshot)) == [], "\(what)")
-            }
-            #expect(BuiltCommand.run(words, environment) == (0, 0), "\(what): the next run")
-            images.append(now)
-            snapshots = try world.snapshots()
-            #expect(snapshots.count == images.count, "\(what)")
-            let last = try #require(snapshots.last)
-            #expect(now.differences(try world.image(of: last)) == [], "\(what), the next run")
-            let waste = try world.waste()
-            #expect(waste.twice == 0 && waste.unindexed == 0, "\(what): \(waste)")
-            #expect(treeContents(directory.path("store/+tmp")) == [], "\(what): debris")
-        }
-    }
-
-    private func scene(_ largeBytes: Int) throws -> Scene {
-        guard let binary = BuiltCommand.path else {
-            try Test.cancel(
-                "the command is not built: make test builds it, and BATCHSYNC_BINARY says where it is"
-            )
-        }
-        return try Scene(binary: binary, largeBytes: largeBytes)
-    }
-
     @Test(
         "Killed at a random moment, it loses no generation, and the next run takes up what was stored",
         .timeLimit(.minutes(60)), arguments: Campaign.seeds(share: 2, soakDividedBy: 20))
     func randomMoments(seed: UInt64) throws {
         var generator = SeededGenerator(seed: seed)
-        var scene = try scene(1 << 20)
+        var scene = try KillScene(in: try StorePlace(.directory), largeBytes: 1 << 20)
         var killed = 0
         for round in 0..<4 {
             // Incompressible, so that there is something to store: more than one bundle's worth every other time.
@@ -163,7 +104,7 @@ struct KillTests {
             try Test.cancel("strace is not installed: apt-get install strace")
         }
         var generator = SeededGenerator(seed: seed)
-        var scene = try scene(200_000)
+        var scene = try KillScene(in: try StorePlace(.directory), largeBytes: 200_000)
         var killed = 0
         for round in 0..<8 {
             scene.world.source.put(

@@ -109,9 +109,42 @@ struct ScaleTests {
     }
 
     /// A world whose store lies in a directory: what is in memory would be counted.
-    private static func worldOnDisk(_ directory: TemporaryDirectory) throws -> World {
+    private static func worldOnDisk(
+        _ directory: TemporaryDirectory, graceSeconds: Int = 86_400
+    ) throws -> World {
         try World(
-            store: try LocalStore.create(at: directory.path("store")), at: directory.path("store"))
+            store: try LocalStore.create(at: directory.path("store")), at: directory.path("store"),
+            graceSeconds: graceSeconds)
+    }
+
+    @Test(
+        "Both phases of prune over ten million chunks stay below 300 MB",
+        .timeLimit(.minutes(60)))
+    func pruneLargeIndex() async {
+        let result = await #expect(processExitsWith: .success, observing: [\.standardOutputContent])
+        {
+            let chunks = Campaign.isSoak ? 10_000_000 : 500_000
+            let directory = TemporaryDirectory()
+            let world = try ScaleTests.worldOnDisk(directory, graceSeconds: 0)
+            plantTree(world.source, files: 100)
+            try world.backup()
+            try ScaleTests.plantIndex(chunks, in: try world.open())
+            OwnMemory.giveBackWhatIsFree()
+            print("before: \(OwnMemory.anonymous / ScaleTests.megabyte) MB")
+            let peak = try OwnMemory.peak {
+                let report = try Prune(
+                    repository: try world.open(), options: PruneOptions(host: "first"),
+                    monitor: SilentMonitor(), cancellation: Cancellation()
+                ).run()
+                // Nothing of what was planted is there: its lines go, and nothing else does.
+                precondition(report.indexDeleted > 0 && report.deleted.bundles == 0)
+            }
+            print("\(chunks) chunks, prune: \(peak / ScaleTests.megabyte) MB")
+            let report = try world.verify(on: world.host)
+            precondition(report.isSound && report.chunks < chunks)
+            precondition(peak < 300_000_000, "\(peak)")
+        }
+        Self.show(result)
     }
 
     @Test(

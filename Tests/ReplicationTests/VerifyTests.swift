@@ -64,6 +64,8 @@ struct VerifyTests {
             store: store, location: "memory", credential: .none, needsOwner: false,
             directories: made.directories)
         let bundles = made.contentBundles.count + made.manifestBundles.count
+        // Nobody else touches it until the verification has ended.
+        nonisolated(unsafe) let made = made
         let owner = OwnerOpening {
             while store.count(of: .range, below: "bundles/") < bundles { sched_yield() }
             return try made.open(asOwner: true)

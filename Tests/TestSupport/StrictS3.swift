@@ -58,6 +58,12 @@ package final class StrictS3: Sendable {
         server = try TestServer(.strictS3, options + (bucket.map { ["--bucket", $0] } ?? []))
     }
 
+    /// One that was started as a server among others.
+    package init(_ server: TestServer) {
+        precondition(server.kind == .strictS3)
+        self.server = server
+    }
+
     package subscript(name: String) -> String { server[name] }
 
     /// The requests since the last `reset`, in the order in which they were answered.

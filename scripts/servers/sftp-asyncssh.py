@@ -209,10 +209,12 @@ async def serve_for_good(options, state):
     with open(f"{state}/host.key.pub", encoding="ascii") as file:
         host_key = " ".join(file.read().split()[:2])
     with open(f"{state}/known_hosts", "w", encoding="ascii") as file:
-        file.write(f"[127.0.0.1]:{port} {host_key}\n")
+        # Under the name `store` it is known behind a proxy as well, which has another port.
+        file.write(f"[127.0.0.1]:{port} {host_key}\nstore {host_key}\n")
     with open(f"{state}/ssh_config", "w", encoding="utf-8") as file:
         file.write(f"""Host store
     HostName 127.0.0.1
+    HostKeyAlias store
     Port {port}
     User tester
     IdentityFile {state}/user.key

@@ -99,11 +99,13 @@ CONFIGURATION
         supervise start --port "$1" -- "${enter[@]}" "$sshd" -D -e -f "$state/sshd_config"
 }
 start_on_free_port
-printf '[127.0.0.1]:%s %s\n' "$port" "$(cut -d ' ' -f 1,2 "$state/host.key.pub")" \
-    >"$state/known_hosts"
+host_key=$(cut -d ' ' -f 1,2 "$state/host.key.pub")
+# Under the name `store` it is known behind a proxy as well, which has another port.
+printf '%s\n' "[127.0.0.1]:$port $host_key" "store $host_key" >"$state/known_hosts"
 cat >"$state/ssh_config" <<CONFIGURATION
 Host store
     HostName 127.0.0.1
+    HostKeyAlias store
     Port $port
     User $user
     IdentityFile $state/user.key

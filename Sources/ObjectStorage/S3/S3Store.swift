@@ -57,7 +57,8 @@ package final class S3Store: ObjectStore {
     package func put(_ content: ObjectContent, at key: ObjectKey) throws(StorageError) {
         var request = S3Client.Request(
             operation: .put, key: key, method: "PUT", permission: putPermission)
-        request.headers = try putHeaders(content, key)
+        let md5 = if let known = content.md5 { known } else { try S3Store.md5(of: content) }
+        request.headers = try putHeaders(content, md5: md5, key)
         switch content.body {
         case .bytes(let bytes):
             request.body = .bytes(bytes)
@@ -75,12 +76,38 @@ package final class S3Store: ObjectStore {
         let response = try withExtendedLifetime(content) { () throws(StorageError) in
             try client.send(request)
         }
-        if response.status == 412 { try settleExisting(key, length: content.length) }
+        if response.status == 412 {
+            try settleExisting(key, length: content.length, md5: md5)
+        } else if isPlainETag(response.headers),
+            let kept = S3Store.md5(eTag: response.headers["etag"]), kept != md5
+        {
+            throw removeMangled(key)
+        }
+    }
+
+    /// A service that does not look at the checksums it is sent keeps what a bad line made of an
+    /// object. It has to go: the next attempt would find the key taken.
+    private func removeMangled(_ key: ObjectKey) -> StorageError {
+        do throws(StorageError) {
+            try delete(key)
+            return StorageError(
+                .io, .put, key: key, location: client.location.text,
+                cause: "the service kept something else than it was sent, which was removed",
+                isTransient: true)
+        } catch {
+            return StorageError(
+                .io, .put, key: key, location: client.location.text,
+                cause:
+                    "the service kept something else than it was sent, and it cannot be removed: \(error.cause)",
+                hint: "remove the object, and run `batchsync verify`")
+        }
     }
 
     /// The key is taken: by the same object, perhaps put by ourselves in a request whose answer was
     /// lost, or by another.
-    private func settleExisting(_ key: ObjectKey, length: Int) throws(StorageError) {
+    private func settleExisting(
+        _ key: ObjectKey, length: Int, md5: [UInt8]
+    ) throws(StorageError) {
         let location = client.location.text
         guard let existing = try head(key) else {
             throw StorageError(
@@ -93,13 +120,17 @@ package final class S3Store: ObjectStore {
                 .exists, .put, key: key, location: location,
                 cause: "it is there with \(existing.length) bytes")
         }
+        guard existing.md5 == nil || existing.md5 == md5 else {
+            throw StorageError(
+                .exists, .put, key: key, location: location,
+                cause: "it is there with other bytes: its ETag is not their MD5")
+        }
     }
 
     private func putHeaders(
-        _ content: ObjectContent, _ key: ObjectKey
+        _ content: ObjectContent, md5: [UInt8], _ key: ObjectKey
     ) throws(StorageError) -> [(name: String, value: String)] {
         let traits = client.traits
-        let md5 = if let known = content.md5 { known } else { try S3Store.md5(of: content) }
         var headers: [(name: String, value: String)] = [
             ("Content-Type", "application/octet-stream"), ("Content-MD5", Base64.encode(md5)),
         ]

@@ -26,7 +26,8 @@ struct SFTPTemporaries: Sendable {
     /// - Parameter now: Seconds since 1970 by the server's clock, as `modified` is.
     static func isAbandoned(_ name: String, modified: Int64, now: Int64) -> Bool {
         let parts = name.split(separator: "-", omittingEmptySubsequences: false)
-        guard parts.count == 5, parts[0] == "sftp", parts[1].count == 16, parts[1].allSatisfy(\.isHexDigit),
+        guard parts.count == 5, parts[0] == "sftp", parts[1].count == 16,
+            parts[1].allSatisfy(\.isHexDigit),
             let process = pid_t(parts[2]), let start = UInt64(parts[3]),
             UInt64(parts[4], radix: 16) != nil
         else { return false }

@@ -28,7 +28,8 @@ struct ForgetCommand: Verb {
             nothing whole of one host's sources are refused, and nothing is forgotten.
 
             Forgetting frees no space, and can be undone: --undo brings back what was forgotten last on this host, or the \
-            snapshots that are named, until prune has removed them. Prune leaves them alone for the grace period of the repository.
+            snapshots that are named, until prune has removed them. Prune leaves them alone for the grace period of the repository. \
+            --prune prunes at once, which gives back what was forgotten and condemned earlier.
             """)
 
     @Argument(
@@ -46,6 +47,9 @@ struct ForgetCommand: Verb {
     @Flag(name: [.customShort("n"), .long], help: "Show what would become of each snapshot.")
     var dryRun = false
 
+    @Flag(help: "Prune afterwards, as 'batchsync prune' does.")
+    var prune = false
+
     @OptionGroup(title: "Output") var output: PrintOptions
 
     var wantsJSON: Bool { output.json }
@@ -54,6 +58,9 @@ struct ForgetCommand: Verb {
         for snapshot in snapshots { try snapshot.withoutPath() }
         let rules = retention.policy.rules
         if undo {
+            guard !prune else {
+                throw ValidationError("--undo and --prune contradict each other")
+            }
             guard rules.isEmpty, selection.isEmpty else {
                 throw ValidationError(
                     "--undo takes the ids of snapshots, or nothing for the last forgetting")
@@ -75,9 +82,11 @@ struct ForgetCommand: Verb {
         guard !undo, !dryRun else {
             let repository = try assembly.open(.hostKey)
             let catalog = try Self.catalog(repository)
-            let forget = Forget(repository, host: Assembly.hostName, now: Assembly.now)
-            if undo { return try bringBack(forget, catalog, repository) }
-            return tell(try plan(catalog), until: nil, catalog)
+            if undo {
+                let forget = Forget(repository, host: Assembly.hostName, now: Assembly.now)
+                return try bringBack(forget, catalog, repository)
+            }
+            return try finish(plan(catalog), until: nil, catalog, repository)
         }
         let location = try assembly.location()
         return try RunReporter.keep(.forget, at: [location], try assembly.directories()) { run, _ in
@@ -88,19 +97,32 @@ struct ForgetCommand: Verb {
                 .execute(plan, on: catalog)
             run.store(location) { $0.forgotten = plan.forgotten.count }
             run.text = NumberText.counted(plan.forgotten.count, "snapshot") + " forgotten"
-            return tell(plan, until: until, catalog)
+            return try finish(plan, until: until, catalog, repository)
         }
     }
 
-    private func tell(
-        _ plan: ForgetPlan, until: Timestamp?, _ catalog: SnapshotCatalog
-    ) -> ExitStatus {
-        if output.json {
-            JSONOutput.print("forget", document(plan, until: until))
-        } else {
-            show(plan, until: until)
+    /// Says what the plan does, and prunes where that is asked for.
+    private func finish(
+        _ plan: ForgetPlan, until: Timestamp?, _ catalog: SnapshotCatalog, _ repository: Repository
+    ) throws -> ExitStatus {
+        var document = output.json ? document(plan, until: until) : []
+        // With prune at their heels and no grace period they are gone when this is read.
+        let canUndo = !prune || repository.config.graceSeconds > 0
+        if !output.json { show(plan, until: canUndo ? until : nil) }
+        var status = catalog.damaged.isEmpty ? ExitStatus.done : .damaged
+        if prune {
+            Signals.stopCleanly()
+            let monitor = TerminalMonitor(verbose: false, quiet: false, showsLine: !output.json)
+            let report = try PruneCommand.prune(repository, dryRun: dryRun, monitor: monitor)
+            document.append(("pruned", .object(report.fields)))
+            if !output.json {
+                for line in report.sentences { Console.shared.out(line) }
+                for note in report.warnings { Console.shared.say("batchsync: \(note)") }
+            }
+            if status == .done { status = report.status }
         }
-        return catalog.damaged.isEmpty ? .done : .damaged
+        if output.json { JSONOutput.print("forget", document) }
+        return status
     }
 
     /// The snapshots, the incomplete ones marked.

@@ -44,6 +44,8 @@ struct InitCommand: Verb {
     @Option(
         help: ArgumentHelp(
             "Least hours between condemning and deleting an object. Fixed for ever.",
+            discussion:
+                "A backup that takes longer looks again before it commits. With 0 prune deletes at once, and no backup may run meanwhile: it would have to begin anew.",
             valueName: "hours"))
     var graceHours = 24
 
@@ -68,8 +70,8 @@ struct InitCommand: Verb {
         if replicaOf != nil && (noEncryption || !recipient.isEmpty) {
             throw ValidationError("a replica has the keys of the repository that it belongs to")
         }
-        guard (1...8760).contains(graceHours) else {
-            throw ValidationError("--grace-hours takes 1 to 8760 hours")
+        guard (0...8760).contains(graceHours) else {
+            throw ValidationError("--grace-hours takes 0 to 8760 hours")
         }
     }
 

@@ -18,8 +18,8 @@ struct RestoreCommand: Verb {
                     --if-exists replace --delete --dry-run
                 batchsync restore latest:/srv --target /tmp/srv --include '*.conf'
 
-            A target that is not empty needs --if-exists; then only what differs is fetched, and an interrupted restore goes on \
-            where it was. '--target /' restores in place. --delete removes what the snapshot does not have; try it with --dry-run.
+            A target that is not empty needs --if-exists; then only what differs in size or modification time is fetched (with \
+            --verify: in content), and an interrupted restore goes on where it was. '--target /' restores in place. --delete removes what the snapshot does not have; try it with --dry-run.
 
             What cannot be restored as it was is named, and the exit code is 3; what is damaged in the repository costs only \
             the files in it, and the exit code is 4. Owners that only root can set are not counted.
@@ -60,7 +60,10 @@ struct RestoreCommand: Verb {
     )
     var inPlace = false
 
-    @Flag(help: "Remove what the snapshot does not have.")
+    @Flag(
+        help:
+            "Remove what the snapshot does not have. What the backup could not read stays; what it was told to exclude goes, unless --exclude names it."
+    )
     var delete = false
 
     @Flag(help: "Set owners by number, whatever their names are here.")
@@ -69,7 +72,10 @@ struct RestoreCommand: Verb {
     @Flag(help: "Say what would be fetched and written, and change nothing.")
     var dryRun = false
 
-    @Flag(help: "Read back what was written.")
+    @Flag(
+        help:
+            "Read back what was written, and compare the content of files that are there with the right size and time."
+    )
     var verify = false
 
     @OptionGroup(title: "Output") var output: OutputOptions
@@ -87,11 +93,6 @@ struct RestoreCommand: Verb {
         let monitor = TerminalMonitor(output)
         monitor.note(
             "snapshot \(found.id.short) of \(TimeText.person(found.time)), host \(found.host)")
-        if found.problemCount > 0 {
-            monitor.note(
-                "not stored whole in this snapshot: \(NumberText.counted(found.problemCount, "file"))"
-            )
-        }
         noteTargetInSource(found, monitor)
         var options = RestoreOptions()
         options.ifExists = ifExists
@@ -163,13 +164,12 @@ struct RestoreCommand: Verb {
             console.out(
                 "  \(NumberText.grouped(report.removed)) \(dryRun ? "would be removed" : "removed")"
             )
-            if dryRun {
-                for path in report.removedPaths { console.out("    \(UTF8Text.display(path))") }
-            }
+            for path in report.removedPaths { console.out("    \(UTF8Text.display(path))") }
         }
         if report.verified > 0 {
             console.out("  \(NumberText.counted(report.verified, "file")) read back")
         }
+        tellNotStored(report)
         if report.problemCount > 0 {
             console.out(
                 console.styled("  \(NumberText.counted(report.problemCount, "problem"))", .red))
@@ -183,6 +183,23 @@ struct RestoreCommand: Verb {
             console.out("  'batchsync verify --read-data' names the damage")
         }
     }
+
+    /// Names what no restore of this snapshot can bring back whole.
+    private func tellNotStored(_ report: RestoreReport) {
+        guard !report.notStoredWhole.isEmpty else { return }
+        let console = Console.shared
+        console.out("  not stored whole in this snapshot:")
+        for problem in report.notStoredWhole.prefix(Self.named) {
+            console.out("    \(UTF8Text.display(problem.path)): \(problem.message)")
+        }
+        if report.notStoredWhole.count > Self.named {
+            console.out(
+                "    and \(NumberText.grouped(report.notStoredWhole.count - Self.named)) more: 'batchsync ls --problems' lists them"
+            )
+        }
+    }
+    /// How many are told by name.
+    private static let named = 20
 
     private func document(_ report: RestoreReport, _ snapshot: Snapshot) -> [(
         key: String, value: JSONValue
@@ -205,7 +222,8 @@ struct RestoreCommand: Verb {
                 .array(
                     report.problems.map {
                         .object([
-                            ("path", JSONValue(path: $0.path)), ("message", .string($0.message)),
+                            ("path", JSONValue(path: $0.path)), ("kind", .string($0.kind)),
+                            ("message", .string($0.message)),
                         ])
                     })
             ),
@@ -220,6 +238,7 @@ struct RestoreCommand: Verb {
                         ])
                     })
             ),
+            ("not_stored_whole", .array(report.notStoredWhole.map(\.document))),
             ("notes", .array(report.notes.map { .string($0) })),
             StoreSession.shared.trafficField,
         ]

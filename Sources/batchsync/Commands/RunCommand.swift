@@ -7,11 +7,11 @@ import SnapshotModel
 struct RunCommand: Verb {
     static let configuration = CommandConfiguration(
         commandName: "run",
-        abstract: "Do what a profile says: back up, verify, forget.",
+        abstract: "Do what a profile says: back up, verify, forget, prune.",
         discussion: """
             A profile is a TOML file that describes one backup job. A run executes the hooks, backs \
-            up to the repository and to every further store of it, reads a share of what is stored back, and forgets what \
-            the retention rules do not keep. Each store is looked after by itself; one that is down does not stop the others \
+            up to the repository and to every further store of it, reads a share of what is stored back, forgets what \
+            the retention rules do not keep, and prunes when the profile's interval has passed. Each store is looked after by itself; one that is down does not stop the others \
             and gets what it lacks the next time.
 
                 batchsync run home
@@ -80,8 +80,7 @@ struct RunCommand: Verb {
     /// Keys that a profile may have already and that no run acts on yet: said, so that nobody waits
     /// for what does not come.
     private static func isIdle(_ key: String) -> Bool {
-        let keys = ["schedule.calendar", "schedule.random-delay"]
-        return key.hasPrefix("prune.") || keys.contains(key) || key.hasSuffix(".aws-profile")
+        key == "prune.max-rewrite" || key.hasSuffix(".aws-profile")
     }
 
     private func tell(_ report: RunReport) {
@@ -109,6 +108,11 @@ struct RunCommand: Verb {
             }
             if !store.forgotten.isEmpty {
                 parts.append("\(NumberText.counted(store.forgotten.count, "snapshot")) forgotten")
+            }
+            if let pruned = store.pruned {
+                parts.append(
+                    "pruned, \(NumberText.bytes(pruned.deleted.bytes)) deleted, \(NumberText.bytes(pruned.condemned.bytes)) condemned"
+                )
             }
             if let failure = store.failure { parts.append(failure) }
             parts += store.notices

@@ -139,7 +139,8 @@ struct VerifyCommand: Verb {
         } else if let oldest = report.oldestRead {
             console.out("every bundle was read back, the first on \(TimeText.person(oldest))")
         }
-        if report.orphans > 0 {
+        // Where something is missing, nobody knows what is needed.
+        if report.orphans > 0, report.isSound {
             console.out(
                 "\(NumberText.counted(report.orphans, "bundle")) of \(NumberText.bytes(report.orphanBytes)) no snapshot needs"
             )

@@ -70,6 +70,7 @@ extension RunSummary {
             store(one.location) { store in
                 store.verified = one.verified.map { VerificationSummary($0) }
                 store.forgotten = one.forgotten.count
+                store.freedBytes = one.pruned.map { Int(clamping: $0.deleted.bytes) } ?? 0
                 store.notices = one.notices
                 if let failure = one.failure { store.failure = failure }
             }

@@ -100,6 +100,25 @@ struct ProfileRun {
             state.done(.verify, at: location, now: Assembly.now)
         }
         try forget(repository, &store)
+        try prune(repository, &store, &state)
+    }
+
+    private func prune(
+        _ repository: Repository, _ store: inout RunReport.Store, _ state: inout RunState
+    ) throws {
+        let location = repository.location
+        guard profile.prune.isEnabled,
+            state.isDue(
+                .prune, at: location, every: profile.prune.intervalSeconds, now: Assembly.now)
+        else { return }
+        guard !repository.deniesDeleting() else {
+            store.notices.append("not pruned: the store does not let this user delete")
+            return
+        }
+        let report = try PruneCommand.prune(repository, dryRun: false, monitor: monitor)
+        store.pruned = report
+        store.notices += report.warnings
+        state.done(.prune, at: location, now: Assembly.now)
     }
 
     /// At the depth that the keys at hand allow.
@@ -160,7 +179,9 @@ struct ProfileRun {
                     ? "run it by hand to see why"
                     : "it said: \(Self.lastLine(failed.output))"
             ))
-        report.worsen(name == "before" ? .failed : .partial)
+        let wasStopped = failed.ending == .stopped
+        report.worsen(
+            wasStopped ? Signals.statusOfInterruption : name == "before" ? .failed : .partial)
         return false
     }
 

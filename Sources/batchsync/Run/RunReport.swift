@@ -9,6 +9,7 @@ struct RunReport {
         let location: String
         var verified: VerifyReport?
         var forgotten: [SnapshotID] = []
+        var pruned: PruneReport?
         /// What was left undone, and why, as sentences.
         var notices: [String] = []
         var failure: String?
@@ -147,6 +148,7 @@ extension RunReport.Store {
                 } ?? .null
             ),
             ("forgotten", JSONValue(ids: forgotten)),
+            ("pruned", pruned.map { .object($0.fields) } ?? .null),
             ("notices", .array(notices.map { .string($0) })), ("failure", .optional(failure)),
         ])
     }

@@ -35,7 +35,10 @@ struct ErrorReport {
         switch error {
         // What failed because everything was being stopped did not fail by itself.
         case _ where Signals.haveArrived:
-            (status, message, remedy) = (Signals.statusOfInterruption, "interrupted", "")
+            (status, message, remedy) = (
+                Signals.statusOfInterruption, "interrupted",
+                "nothing is half-written: a backup or a restore that is run again goes on from what was stored"
+            )
         case let error as CommandError:
             (status, message, remedy) = (error.status, error.message, error.remedy)
         case let error as RepositoryError:

@@ -58,6 +58,13 @@ enum TimeText {
         return String(machine(time).prefix(19)) + "Z"
     }
 
+    /// Seconds by which local time is ahead of UTC, at a moment in seconds since 1970.
+    static func secondsAheadOfUTC(_ seconds: Int64) -> Int64 {
+        var moment = time_t(seconds)
+        var at = tm()
+        return localtime_r(&moment, &at) == nil ? 0 : Int64(at.tm_gmtoff)
+    }
+
     /// Seconds since Monday's midnight by the clock on the wall, for timetables.
     static func secondOfLocalWeek() -> Int {
         var now = time(nil)

@@ -249,10 +249,9 @@ def tcp(line):
     with Server("sftp-openssh.sh") as sshd:
         with Server("faultproxy.py", "--layer", "tcp", "--toward",
                     f"127.0.0.1:{sshd['SFTP_PORT']}") as proxy:
-            def ssh(*more):
+            def ssh():
                 return subprocess.run(
-                    ["ssh", "-F", sshd["SFTP_SSH_CONFIG"], "-p", proxy["PROXY_PORT"],
-                     "-o", f"HostKeyAlias=[127.0.0.1]:{sshd['SFTP_PORT']}", "store",
+                    ["ssh", "-F", sshd["SFTP_SSH_CONFIG"], "-p", proxy["PROXY_PORT"], "store",
                      "head -c 300000 /dev/zero"], capture_output=True, check=False)
             expect_equal(len(ssh().stdout), 300_000)
             for rule in ("nth=1,flip-down=100000", "nth=1,reset-down=100000", "nth=1,drop-up=500",

@@ -1,0 +1,190 @@
+import FileTree
+import Glibc
+import ObjectStorage
+import Profiles
+import SnapshotModel
+
+/// Looks at a profile that was read for what only this host, or another room, can know: whether the
+/// files that it names are there, and whether stores and rules understand its words.
+struct ProfileInspection {
+    private let profile: Profile
+    /// What makes the profile unusable.
+    private(set) var problems: [ProfileProblem] = []
+    /// What will probably not do what was meant.
+    private(set) var warnings: [ProfileProblem] = []
+
+    init(_ profile: Profile) {
+        self.profile = profile
+        inspectStore(profile.repository, "repository")
+        for (index, replica) in profile.replicas.enumerated() {
+            inspectStore(replica, "replica[\(index)]")
+        }
+        inspectSecret(profile.credentials.passphrase, "credentials.passphrase")
+        inspectSecret(profile.credentials.identity, "credentials.identity")
+        inspectSource()
+        inspectLimit(profile.limits.upload, "limits.upload")
+        inspectLimit(profile.limits.download, "limits.download")
+        inspectHooks(profile.hooks.before, "hooks.before")
+        inspectHooks(profile.hooks.after, "hooks.after")
+        inspectHooks(profile.hooks.onFailure, "hooks.on-failure")
+        inspectNotifications()
+        if let file = profile.metrics.textfile {
+            inspectDirectory(ofFile: file, "metrics.textfile")
+        }
+        problems.sort { ($0.file, $0.line) < ($1.file, $1.line) }
+        warnings.sort { ($0.file, $0.line) < ($1.file, $1.line) }
+    }
+
+    private func placed(_ key: String, _ message: String, _ remedy: String) -> ProfileProblem {
+        let origin = profile.origins[key]
+        return ProfileProblem(
+            message, file: origin?.file ?? profile.files.first ?? "", line: origin?.line ?? 0,
+            remedy: remedy)
+    }
+
+    private mutating func refuse(_ key: String, _ message: String, remedy: String) {
+        problems.append(placed(key, message, remedy))
+    }
+
+    private mutating func warn(_ key: String, _ message: String, remedy: String = "") {
+        warnings.append(placed(key, message, remedy))
+    }
+
+    // MARK: Stores and secrets
+
+    private mutating func inspectStore(_ store: Profile.Store, _ name: String) {
+        do {
+            _ = try StoreLocation(store.location)
+        } catch {
+            let report = ErrorReport(error)
+            refuse("\(name).location", report.message, remedy: report.remedy)
+        }
+        inspectFile(store.caFile, "\(name).ca-file", "the certificates")
+        inspectSecretFile(store.passwordFile, "\(name).password-file", "the password")
+        inspectSecret(store.accessKeyID, "\(name).aws-access-key-id")
+        inspectSecret(store.secretAccessKey, "\(name).aws-secret-access-key")
+        inspectSecret(store.sessionToken, "\(name).aws-session-token")
+    }
+
+    private mutating func inspectSecret(_ reference: SecretReference?, _ key: String) {
+        switch reference {
+        case .file(let path): inspectSecretFile(path, key, "the secret")
+        case .environment(let name):
+            if RawArguments.environment(name) == nil {
+                warn(
+                    key, "the variable \(name) is not set here",
+                    remedy: "it has to be set where the profile runs, at night too")
+            }
+        case .command(let line): inspectHooks([line], key)
+        case .credential, nil: break
+        }
+    }
+
+    /// A file that others can read keeps no secret.
+    private mutating func inspectSecretFile(_ path: String?, _ key: String, _ what: String) {
+        guard let path, inspectFile(path, key, what) else { return }
+        var status = stat()
+        guard stat(path, &status) == 0, status.st_mode & S_IFMT == S_IFREG else { return }
+        if status.st_mode & (S_IRGRP | S_IROTH | S_IWGRP | S_IWOTH) != 0 {
+            warn(
+                key, "others than its owner can read or write \(path), which holds a secret",
+                remedy: "chmod 600 \(path)")
+        }
+    }
+
+    // MARK: Sources
+
+    private mutating func inspectSource() {
+        let source = profile.source
+        if source.isEmpty {
+            warn("source.paths", "the profile has no source, so that a run has nothing to back up")
+        }
+        for path in source.paths {
+            var status = stat()
+            if lstat(path, &status) != 0 {
+                warn(
+                    "source.paths", "\(path): \(String(cString: strerror(errno)))",
+                    remedy: "every source has to be there when a run begins")
+            }
+        }
+        for path in source.filesFrom {
+            inspectFile(path, "source.files-from", "the list of sources")
+        }
+        for path in source.excludeFrom {
+            inspectFile(path, "source.exclude-from", "the list of patterns")
+        }
+        for text in source.excludeIfPresent where ExclusionMarker(option: Array(text.utf8)) == nil {
+            refuse(
+                "source.exclude-if-present", "'\(text)' is not the name of a file",
+                remedy: "write NAME or NAME:HEADER")
+        }
+        if let name = source.command?.name {
+            do {
+                _ = try BackupCommand.streamName(Array(name.utf8))
+            } catch {
+                refuse(
+                    "source.stdin-from-command", "'\(name)' is no name for a file",
+                    remedy: "write a name such as \"shop.sql\"")
+            }
+        }
+        var rules = ExclusionRules()
+        for pattern in source.exclude { rules.add(option: Array(pattern.utf8)) }
+        for (rule, defect) in rules.neverMatching {
+            warn("source.exclude", "\(rule) never matches: \(defect)")
+        }
+        for rule in rules.probablyAbsolute(roots: source.paths.map { Array($0.utf8) }) {
+            warn(
+                "source.exclude", "\(rule) begins at the source",
+                remedy: "a path from the root of the file system begins with //")
+        }
+    }
+
+    // MARK: The rest
+
+    private mutating func inspectLimit(_ text: String, _ key: String) {
+        do throws(RateSyntaxError) {
+            _ = try RateTimetable(parsing: text) { ByteCount(parsing: $0)?.bytes }
+        } catch {
+            refuse(key, "'\(text)': \(error)", remedy: error.remedy)
+        }
+    }
+
+    /// Asks the shell whether it understands the lines; it runs none of them.
+    private mutating func inspectHooks(_ lines: [String], _ key: String) {
+        for line in lines where !ShellOutput.isUnderstood(Array(line.utf8)) {
+            warn(
+                key, "the shell does not understand '\(UTF8Text.display(Array(line.utf8)))'",
+                remedy: "sh -n -c shows why")
+        }
+    }
+
+    private mutating func inspectNotifications() {
+        let notify = profile.notify
+        for (value, key) in [
+            (notify.webhook, "webhook"), (notify.healthchecks, "healthchecks"),
+            (notify.ntfy, "ntfy"),
+        ] {
+            if case .reference(let reference) = value { inspectSecret(reference, "notify.\(key)") }
+        }
+        inspectSecret(notify.webhookAuthorization, "notify.webhook-authorization")
+        inspectSecret(notify.ntfyToken, "notify.ntfy-token")
+        inspectSecret(notify.mailPassword, "notify.mail-password")
+    }
+
+    @discardableResult
+    private mutating func inspectFile(_ path: String?, _ key: String, _ what: String) -> Bool {
+        guard let path, access(path, R_OK) != 0 else { return true }
+        warn(
+            key, "cannot read \(what) in \(path): \(String(cString: strerror(errno)))",
+            remedy: "it has to be there, and readable, where the profile runs")
+        return false
+    }
+
+    private mutating func inspectDirectory(ofFile path: String, _ key: String) {
+        let directory = path.lastIndex(of: "/").map { String(path[..<$0]) } ?? "."
+        guard access(directory.isEmpty ? "/" : directory, W_OK) != 0 else { return }
+        warn(
+            key, "cannot write into \(directory): \(String(cString: strerror(errno)))",
+            remedy: "make the directory, or choose another")
+    }
+}
