@@ -119,7 +119,8 @@ let package = Package(
         .executableTarget(
             name: "batchsync",
             dependencies: [
-                "Replication", "SnapshotRepository", "FileTree", "ObjectStorage", "Transfer",
+                "Replication", "RunReports", "SnapshotRepository", "FileTree", "ObjectStorage",
+                "Transfer",
                 "Profiles", "AgeEncryption", "BundleFormat", "SnapshotModel", "CSystem",
                 .product(name: "ArgumentParser", package: "swift-argument-parser"),
             ],
@@ -137,7 +138,7 @@ let package = Package(
 
         .target(
             name: "TestSupport", dependencies: ["ObjectStorage", "CSystem", crypto],
-            path: "Tests/TestSupport",
+            path: "Tests/TestSupport", exclude: ["receiver.py"],
             swiftSettings: strict),
         .testTarget(
             name: "SnapshotModelTests", dependencies: ["SnapshotModel"], exclude: ["Fixtures"],
@@ -190,7 +191,7 @@ let package = Package(
         .testTarget(
             name: "RunReportsTests",
             dependencies: ["RunReports", "Transfer", "SnapshotModel", "CSystem", "TestSupport"],
-            exclude: ["Fixtures"], swiftSettings: strict),
+            swiftSettings: strict),
         .testTarget(
             name: "InteropTests", dependencies: ["AgeEncryption"], exclude: ["Fixtures"],
             swiftSettings: strict),

@@ -5,8 +5,9 @@
 /// 2. `ThrottledStore`, so that waiting for the rate is not taken for slowness of the store, and
 ///    what flows twice is counted twice;
 /// 3. `AdaptiveStore`, which sees each attempt and each refusal;
-/// 4. `CountingStore`, where the store does not count by itself;
-/// 5. `ReadOnlyStore`, next to the store, so that nothing passes it.
+/// 4. `TimingStore`, which measures the attempt alone;
+/// 5. `CountingStore`, where the store does not count by itself;
+/// 6. `ReadOnlyStore`, next to the store, so that nothing passes it.
 package enum StoreStack {
     package static func wrap(
         _ store: any ObjectStore, _ settings: StoreSettings
@@ -17,6 +18,7 @@ package enum StoreStack {
             store = ReadOnlyStore(store, reason: readOnly.reason, remedy: readOnly.remedy)
         }
         if settings.countsCalls { store = CountingStore(store, counter: settings.counter) }
+        store = TimingStore(store, counter: settings.counter, now: surroundings.now)
         var adaptive: AdaptiveStore?
         if let concurrency = settings.concurrency {
             let made = AdaptiveStore(

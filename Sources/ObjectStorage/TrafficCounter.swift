@@ -19,10 +19,26 @@ package final class TrafficCounter: Sendable {
         package var bytesReceived = 0
         /// Calls that were made again after a failure that could pass.
         package var retries = 0
+        /// How long calls took, the attempts one by one.
+        package var latencies: [Request: Latency] = [:]
 
         package init() {}
 
         package var total: Int { requests.values.reduce(0, +) }
+    }
+
+    package struct Latency: Sendable, Equatable {
+        package var count: Int
+        package var totalNanoseconds: Int64
+        package var longestNanoseconds: Int64
+
+        package init(
+            count: Int = 0, totalNanoseconds: Int64 = 0, longestNanoseconds: Int64 = 0
+        ) {
+            self.count = count
+            self.totalNanoseconds = totalNanoseconds
+            self.longestNanoseconds = longestNanoseconds
+        }
     }
 
     package init() {}
@@ -32,6 +48,15 @@ package final class TrafficCounter: Sendable {
     }
     package func count(sent bytes: Int) { counts.withLock { $0.bytesSent += bytes } }
     package func count(received bytes: Int) { counts.withLock { $0.bytesReceived += bytes } }
+    package func count(_ request: Request, nanoseconds: Int64) {
+        counts.withLock { counts in
+            var latency = counts.latencies[request] ?? Latency()
+            latency.count += 1
+            latency.totalNanoseconds += nanoseconds
+            latency.longestNanoseconds = max(latency.longestNanoseconds, nanoseconds)
+            counts.latencies[request] = latency
+        }
+    }
     package func countRetry() { counts.withLock { $0.retries += 1 } }
 
     package var now: Counts { counts.withLock { $0 } }

@@ -267,11 +267,13 @@ package final class Verify {
     }
 
     private func noteCoverage(_ structure: VerifyStructure, _ verified: VerifiedRecord) {
-        for (id, _) in structure.readable {
+        for (id, size) in structure.readable {
             guard let mark = verified.marks[id] else {
                 report.neverRead += 1
+                report.neverReadBytes += size
                 continue
             }
+            report.readBytesByDay[Int(mark.time.seconds / 86_400), default: 0] += size
             report.oldestRead = min(report.oldestRead ?? mark.time, mark.time)
         }
     }

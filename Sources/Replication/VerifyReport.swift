@@ -137,7 +137,10 @@ package struct VerifyReport: Sendable {
     package var contentRead = false
     /// Bundles never read back so far, and the oldest time at which one of the others was.
     package var neverRead = 0
+    package var neverReadBytes = 0
     package var oldestRead: Timestamp?
+    /// Stored bytes by the day since 1970 on which they were last read.
+    package var readBytesByDay: [Int: Int] = [:]
 
     package var isSound: Bool { !findings.contains(where: \.isDamage) }
     package var damagedSnapshots: Int { snapshots - soundSnapshots }

@@ -8,6 +8,7 @@ package struct NotificationTargets: Sendable {
         /// Whenever a run went otherwise than the one before.
         case change
         case always
+        /// Never, but for checks, whose alarm is silence.
         case never
     }
 
@@ -72,7 +73,7 @@ package struct Notification: Sendable, Equatable {
     /// A run begins: tells a check that watches for runs that hang. All other ways wait for the end.
     package static func ofStart(_ targets: NotificationTargets) -> Notification {
         var notification = Notification()
-        if targets.occasion != .never, let url = targets.healthchecks {
+        if let url = targets.healthchecks {
             notification.requests.append(
                 Request("healthchecks", Self.url(url, below: "start"), [], []))
         }
@@ -89,7 +90,6 @@ package struct Notification: Sendable, Equatable {
         _ run: RunSummary, after previous: RunSummary.Outcome?, _ targets: NotificationTargets
     ) -> Notification {
         var notification = Notification()
-        guard targets.occasion != .never else { return notification }
         if let url = targets.healthchecks {
             let place = run.outcome.isTrouble ? Self.url(url, below: "fail") : url
             notification.requests.append(

@@ -29,9 +29,9 @@ package final class RunLog: Sendable {
     private let profile: String?
     private let now: @Sendable () -> Timestamp
     private let state = Mutex<RunReportError?>(nil)
-    private static let keeping = 4
+    private static let keeping = 5
 
-    /// - Parameter rotateAtBytes: A file that has grown to this is put aside as `path.1`; four are
+    /// - Parameter rotateAtBytes: A file that has grown to this is put aside as `path.1`; five are
     ///   kept.
     package init(
         path: String, level: Level, rotateAtBytes: Int, profile: String?,

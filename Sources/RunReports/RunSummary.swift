@@ -97,8 +97,6 @@ package struct RunSummary: Sendable, Equatable {
 /// What a run did with one store.
 package struct StoreSummary: Sendable, Equatable {
     package var location: String
-    /// Id of the repository; nil where it could not be opened.
-    package var repository: String?
     /// Why the store has not got what it should have.
     package var failure: String?
     /// Calls at once at which the run settled.

@@ -70,9 +70,9 @@ extension RunSummary {
 }
 
 extension StoreSummary {
-    var document: JSONValue {
+    package var document: JSONValue {
         .object([
-            ("location", .string(location)), ("repository", .optionalText(repository)),
+            ("location", .string(location)),
             ("error", .optionalText(failure.map(RunSummary.cut))),
             ("concurrency", concurrency.map { .integer(Int64($0)) } ?? .null),
             ("brought_snapshots", .integer(Int64(broughtSnapshots))),
@@ -87,7 +87,6 @@ extension StoreSummary {
     init?(_ value: JSONValue) {
         guard let location = value["location"]?.string else { return nil }
         self.init(location)
-        repository = value["repository"]?.string
         failure = value["error"]?.string
         concurrency = value["concurrency"]?.count
         broughtSnapshots = value["brought_snapshots"]?.count ?? 0
@@ -101,7 +100,7 @@ extension StoreSummary {
 }
 
 extension VerificationSummary {
-    var document: JSONValue {
+    package var document: JSONValue {
         .object([
             ("sound", .bool(isSound)), ("findings", .integer(Int64(findings))),
             ("bundles", .integer(Int64(bundles))), ("bundle_bytes", .integer(Int64(bundleBytes))),
@@ -121,7 +120,7 @@ extension VerificationSummary {
 }
 
 extension TrafficSummary {
-    var document: JSONValue {
+    package var document: JSONValue {
         .object([
             ("requests", .counts(requests)), ("bytes_sent", .integer(Int64(bytesSent))),
             ("bytes_received", .integer(Int64(bytesReceived))),

@@ -1,9 +1,10 @@
 package import SnapshotModel
 
-/// What this host knows of one store of one profile, or of a repository that words have named:
-/// enough to say how it stands without asking the store.
+/// What this host knows of one store, as a profile uses it or as words have named it: enough to say
+/// how it stands without asking the store.
 ///
-/// Written at the end of every run; a value, which `StatusBook` keeps.
+/// What is true of the store whoever uses it, how full and how well verified it is, stands in the
+/// record without a profile. Written at the end of every run; a value, which `StatusBook` keeps.
 package struct StatusRecord: Sendable, Equatable {
     /// The newest snapshot of some sources that the store has. One with problems counts: it is there.
     package struct Source: Sendable, Equatable {
@@ -58,7 +59,6 @@ package struct StatusRecord: Sendable, Equatable {
     package let location: String
     /// The profile's file, so that one that was removed need not be told of for ever.
     package var profileFile: String?
-    package var repository: String?
     package var sources: [Source] = []
     /// By verb; `run` stands for all that a profile says.
     package var lastRuns: [RunSummary.Verb: LastRun] = [:]
@@ -104,6 +104,14 @@ package struct StatusRecord: Sendable, Equatable {
     package mutating func note(addedBytes: Int, at time: Timestamp) {
         let known = space.max { $0.key < $1.key }?.value ?? 0
         note(storedBytes: max(0, known + addedBytes), at: time)
+    }
+
+    /// The same with what another record knows of the store itself.
+    package func takingStoreFacts(from store: StatusRecord) -> StatusRecord {
+        var record = self
+        record.coverage = store.coverage
+        record.space = store.space
+        return record
     }
 
     // MARK: What is asked

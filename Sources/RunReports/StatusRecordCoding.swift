@@ -7,7 +7,6 @@ extension StatusRecord {
         .object([
             ("version", .integer(Int64(Self.version))), ("profile", .optionalText(profile)),
             ("location", .string(location)), ("profile_file", .optionalText(profileFile)),
-            ("repository", .optionalText(repository)),
             ("sources", .array(sources.map(\.document))),
             (
                 "last_runs",
@@ -26,7 +25,6 @@ extension StatusRecord {
         else { return nil }
         self.init(profile: value["profile"]?.string, location: location)
         profileFile = value["profile_file"]?.string
-        repository = value["repository"]?.string
         sources = (value["sources"]?.array ?? []).compactMap { Source($0) }
         for verb in RunSummary.Verb.allCases {
             lastRuns[verb] = value["last_runs"]?[verb.rawValue].flatMap { LastRun($0) }

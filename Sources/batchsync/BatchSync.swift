@@ -51,8 +51,9 @@ struct BatchSync: ParsableCommand {
                                               repository takes no backup
                 /var/cache/batchsync/         index and last manifests; may be
                                               deleted at any time
-                /var/lib/batchsync/           what was committed last, and
-                                              journals of interrupted runs
+                /var/lib/batchsync/           what was committed last, journals
+                                              of interrupted runs, history,
+                                              status and logs
 
             These are root's. Other users have them below $XDG_CONFIG_HOME, $XDG_CACHE_HOME and $XDG_STATE_HOME, \
             or ~/.config, ~/.cache and ~/.local/state.
@@ -69,7 +70,8 @@ struct BatchSync: ParsableCommand {
                 subcommands: [
                     SnapshotsCommand.self, ListCommand.self, FindCommand.self, DiffCommand.self,
                     DumpCommand.self,
-                    StatsCommand.self, ExplainCommand.self,
+                    StatsCommand.self, ExplainCommand.self, StatusCommand.self,
+                    HistoryCommand.self,
                 ]),
             CommandGroup(
                 name: "Maintenance",

@@ -4,6 +4,24 @@ import TestSupport
 import Testing
 import Transfer
 
+/// The receiver with its addresses, and what it received as values.
+private struct LocalReceiver {
+    private let receiver: Receiver
+    let http: String
+    let smtpPort: Int
+
+    init(_ options: String...) {
+        receiver = Receiver(options)
+        let ports = JSONValue(parsing: receiver.ports)
+        http = "http://127.0.0.1:\(ports?["http"]?.count ?? 0)"
+        smtpPort = ports?["smtp"]?.count ?? 0
+    }
+
+    var smtp: String { "smtp://127.0.0.1:\(smtpPort)" }
+
+    func next() -> JSONValue? { receiver.next().flatMap { JSONValue(parsing: $0) } }
+}
+
 @Suite("Notifications under way")
 struct NotificationSenderTests {
     private static let patience = NotificationSender.Patience(
@@ -16,7 +34,7 @@ struct NotificationSenderTests {
             .send(notification, Self.patience)
     }
 
-    private func targets(_ receiver: Receiver) -> NotificationTargets {
+    private func targets(_ receiver: LocalReceiver) -> NotificationTargets {
         var targets = NotificationTargets()
         targets.webhook = receiver.http + "/hook?token=secret"
         targets.webhookAuthorization = "Basic c2VjcmV0"
@@ -37,7 +55,7 @@ struct NotificationSenderTests {
 
     @Test("Each request arrives as it was made")
     func arrives() throws {
-        let receiver = try Receiver()
+        let receiver = LocalReceiver()
         let notification = Notification.ofEnd(
             RunSamples.run(.failure), after: nil, targets(receiver))
         #expect(send(notification) == [])
@@ -57,7 +75,7 @@ struct NotificationSenderTests {
         "What may pass is tried again, as often as patience allows",
         arguments: [("500,429,200", 3, true), ("0,200", 2, true), ("503", 3, false)])
     func again(_ answers: String, _ requests: Int, _ arrives: Bool) throws {
-        let receiver = try Receiver("--http", answers)
+        let receiver = LocalReceiver("--http", answers)
         var targets = NotificationTargets()
         targets.healthchecks = receiver.http + "/ping"
         let failures = send(.ofStart(targets))
@@ -70,7 +88,7 @@ struct NotificationSenderTests {
 
     @Test("What was refused is not tried again, and says so without its address")
     func refused() throws {
-        let receiver = try Receiver("--http", "404,200")
+        let receiver = LocalReceiver("--http", "404,200")
         var targets = targets(receiver)
         (targets.healthchecks, targets.ntfy) = (nil, nil)
         let failures = send(.ofEnd(RunSamples.run(.failure), after: nil, targets))
@@ -97,7 +115,7 @@ struct NotificationSenderTests {
 
     @Test("A mail is handed in for every receiver, byte for byte")
     func mailArrives() throws {
-        let receiver = try Receiver()
+        let receiver = LocalReceiver()
         let notification = mail()
         #expect(send(notification, mailServer: MailServer(receiver.smtp)) == [])
         let got = try #require(receiver.next())
@@ -114,10 +132,10 @@ struct NotificationSenderTests {
 
     @Test("A server that is busy is asked again, one that refuses is not")
     func mailAgain() throws {
-        let busy = try Receiver("--smtp", "451,452,250")
+        let busy = LocalReceiver("--smtp", "451,452,250")
         #expect(send(mail(), mailServer: MailServer(busy.smtp)) == [])
         for _ in 0..<3 { #expect(busy.next()?["data"] != nil) }
-        let firm = try Receiver("--smtp", "554,250")
+        let firm = LocalReceiver("--smtp", "554,250")
         let failures = send(mail(), mailServer: MailServer(firm.smtp))
         #expect(failures.map(\.subject) == ["mail"])
         #expect(failures.first?.message.contains("554") == true, "\(failures)")
@@ -125,7 +143,7 @@ struct NotificationSenderTests {
 
     @Test("A password never goes to a server that offers no encryption")
     func clear() throws {
-        let receiver = try Receiver()
+        let receiver = LocalReceiver()
         let server = MailServer(receiver.smtp, user: "backup", password: "hunter2")
         let failures = send(mail(), mailServer: server)
         #expect(failures.map(\.subject) == ["mail"])
@@ -143,7 +161,7 @@ struct NotificationSenderTests {
                 openssl req -x509 -newkey rsa:2048 -nodes -days 2 -subj /CN=localhost \
                 -addext subjectAltName=IP:127.0.0.1 -keyout \(key) -out \(certificate) 2>/dev/null
                 """)
-        let receiver = try Receiver("--certificate", certificate, "--key", key)
+        let receiver = LocalReceiver("--certificate", certificate, "--key", key)
         var server = MailServer(
             "smtps://127.0.0.1:\(receiver.smtpPort)", user: "backup", password: "hunter2")
         #expect(send(mail(), mailServer: server).map(\.subject) == ["mail"])

@@ -52,12 +52,14 @@ struct RunLogTests {
         #expect(line["run"].flatMap { RunSummary($0) } == RunSamples.run(outcome))
     }
 
-    @Test("A full log is put aside, four are kept, and no line is lost or torn between them")
+    @Test("A full log is put aside, five are kept, and no line is lost or torn between them")
     func rotation() throws {
         let log = log(rotateAtBytes: 1_000)
         for number in 0..<200 { log.write(.info, "x", "line \(number)") }
         #expect(log.failure == nil)
-        let names = ["home.log.4", "home.log.3", "home.log.2", "home.log.1", "home.log"]
+        let names = [
+            "home.log.5", "home.log.4", "home.log.3", "home.log.2", "home.log.1", "home.log",
+        ]
         #expect(Set(directory.contents()).subtracting(names) == [])
         let messages = try names.flatMap { try lines($0) }.compactMap { $0["message"]?.string }
         #expect(messages == (200 - messages.count..<200).map { "line \($0)" })

@@ -30,7 +30,6 @@ enum RunSamples {
             "put": .init(count: 3, meanMilliseconds: 40, maximumMilliseconds: 90)
         ]
         var store = StoreSummary("s3://bucket/prefix")
-        store.repository = String(repeating: "ab", count: 32)
         store.concurrency = 8
         store.copiedBundles = 2
         store.copiedBytes = 1234

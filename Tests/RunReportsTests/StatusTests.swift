@@ -12,7 +12,6 @@ struct StatusTests {
     private func fullRecord() -> StatusRecord {
         var record = StatusRecord(profile: "home", location: "s3://bucket/prefix")
         record.profileFile = "/etc/batchsync/home.toml"
-        record.repository = String(repeating: "ab", count: 32)
         record.note(RunSamples.source())
         record.note(RunSamples.run())
         record.note(RunSamples.run(.damage, .verify))
@@ -46,14 +45,14 @@ struct StatusTests {
         for profile in [nil, "home", "home,", ""] {
             for place in places {
                 try book.update(profile: profile, location: place) {
-                    $0.repository = "\(profile ?? "-") \(place)"
+                    $0.profileFile = "\(profile ?? "-") \(place)"
                 }
             }
         }
         for profile in [nil, "home", "home,", ""] {
             for place in places {
                 #expect(
-                    book.record(profile: profile, location: place).repository
+                    book.record(profile: profile, location: place).profileFile
                         == "\(profile ?? "-") \(place)")
             }
         }
@@ -63,15 +62,15 @@ struct StatusTests {
 
     @Test("A record that cannot be read is none, and the next run writes it anew")
     func unreadable() throws {
-        try book.update(profile: nil, location: "a") { $0.repository = "r" }
+        try book.update(profile: nil, location: "a") { $0.profileFile = "r" }
         let name = try #require(directory.contents().first { $0.hasSuffix(".json") })
         for text in ["", "{", "{\"version\":2,\"location\":\"a\"}", "[]", "\0"] {
             directory.write(Array(text.utf8), to: name)
             #expect(book.all() == [])
-            #expect(book.record(profile: nil, location: "a").repository == nil)
+            #expect(book.record(profile: nil, location: "a").profileFile == nil)
         }
-        try book.update(profile: nil, location: "a") { $0.repository = "again" }
-        #expect(book.all().map(\.repository) == ["again"])
+        try book.update(profile: nil, location: "a") { $0.profileFile = "again" }
+        #expect(book.all().map(\.profileFile) == ["again"])
     }
 
     @Test("What several runs have to tell at once is all kept")

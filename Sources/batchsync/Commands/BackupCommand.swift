@@ -3,6 +3,7 @@ import FileTree
 import ObjectStorage
 import Profiles
 import Replication
+import RunReports
 import SnapshotModel
 import SnapshotRepository
 import Synchronization
@@ -213,7 +214,23 @@ struct BackupCommand: Verb {
         var job = BackupJob(
             options: options, locations: locations, assembly: assembly, monitor: monitor)
         try job.checkSources()
-        let stores = try StoreGroup(locations, assembly, monitor)
+        guard !dryRun else {
+            let report = try backUp(job, assembly, monitor)
+            return report.isPartial ? .partial : .done
+        }
+        return try RunReporter.keep(.backup, at: locations, try assembly.directories()) {
+            run, findings in
+            let report = try backUp(job, assembly, monitor)
+            run.take(report)
+            findings.take(report, at: Assembly.now)
+            return report.isPartial ? .partial : .done
+        }
+    }
+
+    private func backUp(
+        _ job: BackupJob, _ assembly: Assembly, _ monitor: TerminalMonitor
+    ) throws -> BackupReport {
+        let stores = try StoreGroup(job.locations, assembly, monitor)
         Signals.stopCleanly()
         let report = try job.run(on: stores)
         if output.json {
@@ -221,7 +238,7 @@ struct BackupCommand: Verb {
         } else if !output.quiet {
             tell(report)
         }
-        return report.isPartial ? .partial : .done
+        return report
     }
 
     /// Further stores, from the words or from the profile.

@@ -1,5 +1,6 @@
 import ArgumentParser
 import Replication
+import RunReports
 import SnapshotModel
 import SnapshotRepository
 
@@ -77,12 +78,33 @@ struct ForgetCommand: Verb {
     }
 
     func perform() throws -> ExitStatus {
-        let repository = try Assembly(repository).open(.hostKey)
-        let catalog = try Self.catalog(repository)
-        let forget = Forget(repository, host: Assembly.hostName, now: Assembly.now)
-        if undo { return try bringBack(forget, catalog, repository) }
-        let plan = try plan(catalog)
-        let until = dryRun ? nil : try forget.execute(plan, on: catalog)
+        let assembly = Assembly(repository)
+        guard !undo, !dryRun else {
+            let repository = try assembly.open(.hostKey)
+            let catalog = try Self.catalog(repository)
+            if undo {
+                let forget = Forget(repository, host: Assembly.hostName, now: Assembly.now)
+                return try bringBack(forget, catalog, repository)
+            }
+            return try finish(plan(catalog), until: nil, catalog, repository)
+        }
+        let location = try assembly.location()
+        return try RunReporter.keep(.forget, at: [location], try assembly.directories()) { run, _ in
+            let repository = try assembly.open(.hostKey)
+            let catalog = try Self.catalog(repository)
+            let plan = try plan(catalog)
+            let until = try Forget(repository, host: Assembly.hostName, now: Assembly.now)
+                .execute(plan, on: catalog)
+            run.store(location) { $0.forgotten = plan.forgotten.count }
+            run.text = NumberText.counted(plan.forgotten.count, "snapshot") + " forgotten"
+            return try finish(plan, until: until, catalog, repository)
+        }
+    }
+
+    /// Says what the plan does, and prunes where that is asked for.
+    private func finish(
+        _ plan: ForgetPlan, until: Timestamp?, _ catalog: SnapshotCatalog, _ repository: Repository
+    ) throws -> ExitStatus {
         var document = output.json ? document(plan, until: until) : []
         // With prune at their heels and no grace period they are gone when this is read.
         let canUndo = !prune || repository.config.graceSeconds > 0

@@ -1,6 +1,7 @@
 import ArgumentParser
 import Profiles
 import Replication
+import RunReports
 import SnapshotModel
 
 struct RunCommand: Verb {
@@ -45,26 +46,41 @@ struct RunCommand: Verb {
         var profile = try Assembly.load(name)
         if let waitOnline { profile.schedule.waitOnlineSeconds = Int(waitOnline.seconds) }
         let directories = try Assembly(profile).directories()
-        let lock = try RunLock(profile: profile.name, directories: directories)
+        let reporter = RunReporter(
+            profile: profile, locations: profile.locations, directories: directories)
+        let lock: RunLock
+        do {
+            lock = try RunLock(profile: profile.name, directories: directories)
+        } catch {
+            reporter.refuse(error)
+            throw error
+        }
         Signals.stopCleanly()
-        let monitor = TerminalMonitor(output)
+        let monitor = TerminalMonitor(output, log: reporter.log)
         for key in profile.origins.keys.sorted() where Self.isIdle(key) {
             monitor.note("\(profile.name): \(key) is read, and this release does not act on it")
         }
+        reporter.begin()
         let report = try ProfileRun(profile, monitor: monitor).perform(
             ifOlderThan: ifOlderThan.map { Int($0.seconds) }
                 ?? profile.schedule.ifOlderThanSeconds)
-        withExtendedLifetime(lock) {}
         if output.json { JSONOutput.print("run", report.fields) } else { tell(report) }
+        Console.shared.flush()
+        var findings = RunReporter.Findings()
+        if let backup = report.backup { findings.take(backup, at: report.ended) }
+        for store in report.stores {
+            guard let verified = store.verified else { continue }
+            findings.take(verified, of: store.location, at: report.ended)
+        }
+        reporter.end(RunSummary(report, profile: profile.name), findings)
+        withExtendedLifetime(lock) {}
         return report.status
     }
 
     /// Keys that a profile may have already and that no run acts on yet: said, so that nobody waits
-    /// for a message that does not come.
+    /// for what does not come.
     private static func isIdle(_ key: String) -> Bool {
-        let tables = ["notify.", "metrics.", "log."]
-        let keys = ["schedule.max-age", "prune.max-rewrite"]
-        return tables.contains { key.hasPrefix($0) } || keys.contains(key)
+        key == "prune.max-rewrite"
     }
 
     private func tell(_ report: RunReport) {

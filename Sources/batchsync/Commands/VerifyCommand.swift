@@ -1,5 +1,6 @@
 import ArgumentParser
 import Replication
+import RunReports
 import SnapshotModel
 import SnapshotRepository
 
@@ -49,8 +50,26 @@ struct VerifyCommand: Verb {
     }
 
     func perform() throws -> ExitStatus {
-        let (opened, owner) = try Assembly(repository) { $0.hashesRemotely = remoteHash }
-            .openBeforeOwner()
+        let assembly = Assembly(repository) { $0.hashesRemotely = remoteHash }
+        let location = try assembly.location()
+        return try RunReporter.keep(.verify, at: [location], try assembly.directories()) {
+            run, findings in
+            let report = try verify(assembly)
+            run.store(location) { $0.verified = VerificationSummary(report) }
+            run.text =
+                report.isSound
+                ? "no damage found"
+                : "\(NumberText.counted(report.findings.count { $0.isDamage }, "finding")) of damage"
+            run.failures = report.findings.filter(\.isDamage).map {
+                .init($0.description, remedy: $0.remedy)
+            }
+            findings.take(report, of: location, at: Assembly.now)
+            return report.isSound ? .done : .damaged
+        }
+    }
+
+    private func verify(_ assembly: Assembly) throws -> VerifyReport {
+        let (opened, owner) = try assembly.openBeforeOwner()
         let monitor = TerminalMonitor(output)
         var options = VerifyOptions(
             readData: readData?.share, host: Assembly.hostName, now: Assembly.now)
@@ -65,7 +84,7 @@ struct VerifyCommand: Verb {
         } else {
             tell(report)
         }
-        return report.isSound ? .done : .damaged
+        return report
     }
 
     private func tell(_ report: VerifyReport) {

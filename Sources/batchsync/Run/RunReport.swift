@@ -62,7 +62,11 @@ struct RunReport {
     var summary: String {
         if let skipped { return skipped }
         if let first = failures.first { return first.message }
-        guard let backup else { return "nothing was backed up" }
+        return backup.map(Self.sentence) ?? "nothing was backed up"
+    }
+
+    /// One sentence about a backup.
+    static func sentence(_ backup: BackupReport) -> String {
         let count = backup.statistics
         var text =
             "snapshot \(backup.snapshot.id.short): \(NumberText.counted(count.files, "file")), "

@@ -1,4 +1,5 @@
 import ObjectStorage
+import RunReports
 import SnapshotModel
 import Synchronization
 
@@ -27,25 +28,19 @@ final class StoreSession: Sendable {
     }
 
     /// The same for programs, of all stores.
-    var trafficField: (key: String, value: JSONValue) { ("traffic", counter.now.document) }
+    var trafficField: (key: String, value: JSONValue) {
+        ("traffic", TrafficSummary(counter.now).document)
+    }
+
+    /// Calls at once at which the verb's stores have settled, by the places they were given.
+    var settledConcurrency: [String: Int] {
+        opened.withLock { opened in
+            opened.reduce(into: [:]) { $0[$1.location] = $1.controls.settledConcurrency }
+        }
+    }
 
     /// Keeps for the next run what this one has learned of its stores.
     func end() {
         for store in opened.withLock({ $0 }) { store.remember() }
-    }
-}
-
-extension TrafficCounter.Counts {
-    var document: JSONValue {
-        .object([
-            (
-                "requests",
-                .object(
-                    TrafficCounter.Request.allCases.map { ($0.rawValue, .count(requests[$0] ?? 0)) }
-                )
-            ),
-            ("bytes_sent", .count(bytesSent)), ("bytes_received", .count(bytesReceived)),
-            ("retries", .count(retries)),
-        ])
     }
 }

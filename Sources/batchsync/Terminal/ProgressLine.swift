@@ -1,6 +1,7 @@
 import CSystem
 import Glibc
 import Replication
+import RunReports
 import SnapshotModel
 import Synchronization
 
@@ -9,6 +10,8 @@ import Synchronization
 final class TerminalMonitor: Monitor {
     let counts = ProgressCounts()
     let wantsPaths: Bool
+    private let showsPaths: Bool
+    private let log: RunLog?
     private let console: Console
     private let isQuiet: Bool
     private let showsLine: Bool
@@ -20,9 +23,12 @@ final class TerminalMonitor: Monitor {
     /// Lines about single files; what is beyond them is in the summary and with the snapshot.
     private static let problemLines = 1000
 
-    init(_ output: OutputOptions) {
+    /// - Parameter log: Where the same is written down.
+    init(_ output: OutputOptions, log: RunLog? = nil) {
         console = .shared
-        wantsPaths = output.verbose
+        self.log = log
+        showsPaths = output.verbose
+        wantsPaths = output.verbose || log?.takes(.debug) == true
         isQuiet = output.quiet
         showsLine = console.errorIsTerminal && !output.quiet && !output.noProgress
     }
@@ -30,6 +36,8 @@ final class TerminalMonitor: Monitor {
     /// For a verb that has other words for how much it says.
     init(verbose: Bool, quiet: Bool, showsLine: Bool) {
         console = .shared
+        log = nil
+        showsPaths = verbose
         wantsPaths = verbose
         isQuiet = quiet
         self.showsLine = showsLine && console.errorIsTerminal
@@ -39,6 +47,8 @@ final class TerminalMonitor: Monitor {
 
     func path(_ path: [UInt8], _ event: PathEvent) {
         let word = event.rawValue
+        log?.write(.debug, word, UTF8Text.display(path), [("path", JSONValue(path: path))])
+        guard showsPaths else { return }
         let gap = String(repeating: " ", count: max(1, 10 - word.count))
         console.say(word + gap + UTF8Text.display(path))
     }
@@ -52,12 +62,16 @@ final class TerminalMonitor: Monitor {
             return
         }
         console.say("batchsync: \(UTF8Text.display(path)): \(message)")
+        log?.write(
+            .warning, "problem", "\(UTF8Text.display(path)): \(message)",
+            [("path", JSONValue(path: path)), ("kind", .string(kind))])
     }
 
     /// Said once: a verb puts its notes into its report as well.
     func note(_ text: String) {
-        guard !isQuiet, said.withLock({ $0.insert(text).inserted }) else { return }
-        console.say("batchsync: \(text)")
+        guard said.withLock({ $0.insert(text).inserted }) else { return }
+        log?.write(.info, "note", text)
+        if !isQuiet { console.say("batchsync: \(text)") }
     }
 
     // MARK: The line
