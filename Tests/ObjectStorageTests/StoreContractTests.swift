@@ -1,3 +1,4 @@
+import Glibc
 import ObjectStorage
 import Synchronization
 import TestSupport
@@ -23,6 +24,22 @@ struct StoreContractTests {
     func defects(defect: Defect) {
         let broken = StoreContract.run(DefectiveStore(defect), listedObjects: 30)
         #expect(!broken.isEmpty)
+    }
+
+    @Test("A name that is listed before its object can be read breaks no promise")
+    func listedEarly() {
+        let store = SlowStore(.nothing)
+        #expect(StoreContract.run(store, listedObjects: 30) == [])
+        #expect(store.wasCaughtInTheAct)
+    }
+
+    @Test(
+        "An object that is seen in part or is lost after its put is found out",
+        arguments: [SlowStore.Sight.part, .nothingEver])
+    func seenInPart(sight: SlowStore.Sight) {
+        let broken = StoreContract.run(SlowStore(sight), listedObjects: 30)
+        let claim = StoreConformance.Promise.atomicPut.claim
+        #expect(broken.contains { $0.hasPrefix(claim) }, "\(broken)")
     }
 
     @Test("Every promise can be told apart by its claim")
@@ -131,5 +148,61 @@ final class DefectiveStore: ObjectStore {
 
     private func failure(_ kind: StorageError.Kind, _ key: ObjectKey) -> StorageError {
         StorageError(kind, .put, key: key, location: "a defective store", cause: "on purpose")
+    }
+}
+
+/// A store in memory whose puts below `atomic/` end only when somebody has tried to read the object,
+/// or no longer wants to.
+final class SlowStore: StoreDecorator {
+    /// What a reader sees of an object that is being put; it is listed at its full length.
+    enum Sight: Sendable { case nothing, part, nothingEver }
+
+    private struct State {
+        var unfinished: ObjectKey?
+        var wasRead = false
+        var wasEverRead = false
+    }
+
+    let base: any ObjectStore
+    private let sight: Sight
+    private let state = Mutex(State())
+
+    init(_ sight: Sight) {
+        self.sight = sight
+        base = MemoryStore()
+    }
+
+    var wasCaughtInTheAct: Bool { state.withLock(\.wasEverRead) }
+
+    func perform(
+        _ operation: StoreOperation, _ subject: String, _ effect: () throws(StorageError) -> Int
+    ) throws(StorageError) {
+        _ = try effect()
+    }
+
+    func put(_ content: ObjectContent, at key: ObjectKey) throws(StorageError) {
+        try base.put(content, at: key)
+        guard key.text.contains("/atomic/") else { return }
+        state.withLock {
+            $0.unfinished = key
+            $0.wasRead = false
+        }
+        // A reader that has seen enough comes no more: the wait must end then too.
+        let patience = ContinuousClock.now + .seconds(2)
+        while !state.withLock(\.wasRead), ContinuousClock.now < patience { sched_yield() }
+        if sight != .nothingEver { state.withLock { $0.unfinished = nil } }
+    }
+
+    func get(_ key: ObjectKey, maximumBytes: Int) throws(StorageError) -> [UInt8] {
+        let isUnfinished = state.withLock {
+            guard $0.unfinished == key else { return false }
+            $0.wasRead = true
+            $0.wasEverRead = true
+            return true
+        }
+        let bytes = try base.get(key, maximumBytes: maximumBytes)
+        guard isUnfinished else { return bytes }
+        if sight == .part { return Array(bytes.prefix(bytes.count / 2)) }
+        throw StorageError(.notFound, .get, key: key, location: "a slow store", cause: "on purpose")
     }
 }
