@@ -43,14 +43,15 @@ struct TranscriptTests {
         let hostName = host.withUnsafeBufferPointer { String(cString: $0.baseAddress!) }
         var text = output.replacing(fixture.directory.path, with: "W")
         text = text.replacing("host \(hostName)", with: "host <host>").replacing(
-            " \(hostName) ", with: " <host> ")
+            " \(hostName) ", with: " <host> "
+        ).replacing(" \(hostName): ", with: " <host>: ")
         text = text.replacing(/[0-9a-f]{64}/, with: "<sha256>")
         text = text.replacing(/([0-9a-f]{4}-){7}[0-9a-f]{4}/, with: "<fingerprint>")
         text = text.replacing(/age1[0-9a-z]{58}/, with: "<recipient>")
         text = text.replacing(/AGE-SECRET-KEY-1[0-9A-Z]+/, with: "<identity>")
         text = text.replacing(/\d{8}T\d{6}Z/, with: "<utc>")
         text = text.replacing(/\b[0-9a-f]{10}\b/, with: "<id>")
-        text = text.replacing(/\d{4}-\d\d-\d\d \d\d:\d\d:\d\d/, with: "<time>")
+        text = text.replacing(/\d{4}-\d\d-\d\d \d\d:\d\d(:\d\d)?/, with: "<time>")
         text = text.replacing(/\b\d+(\.\d)? [kMG]?B\b/, with: "<size>")
         text = text.replacing(/took \d+\.\d s/, with: "took <duration>")
         // Columns are as wide as what stands in them.
