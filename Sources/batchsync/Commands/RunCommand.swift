@@ -57,6 +57,11 @@ struct RunCommand: Verb {
         }
         Signals.stopCleanly()
         let monitor = TerminalMonitor(output, log: reporter.log)
+        if let killed = lock.killedRun {
+            monitor.note(
+                "\(profile.name): the run that began at \(TimeText.person(killed)) was killed before its end"
+            )
+        }
         for key in profile.origins.keys.sorted() where Self.isIdle(key) {
             monitor.note("\(profile.name): \(key) is read, and this release does not act on it")
         }

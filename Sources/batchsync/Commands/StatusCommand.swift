@@ -47,6 +47,19 @@ struct StatusCommand: Verb {
         let message: String
     }
 
+    /// A run of a profile that has begun and not ended.
+    private struct Unfinished {
+        let name: String
+        let run: RunLock.Unfinished
+
+        var sentence: String {
+            let since = TimeText.person(run.since)
+            return run.isRunning
+                ? "\(name): running since \(since)"
+                : "\(name): the run that began at \(since) was killed before its end"
+        }
+    }
+
     func perform() throws -> ExitStatus {
         let now = Assembly.now
         let book = StatusBook(state: Assembly.standardDirectories.state)
@@ -55,6 +68,7 @@ struct StatusCommand: Verb {
         }
         var report = StatusReport()
         var broken: [Broken] = []
+        var unfinished: [Unfinished] = []
         let known = book.all()
         func add(_ profile: String?, _ location: String, _ maximumAge: Int?) {
             guard place == nil || place == location else { return }
@@ -69,6 +83,11 @@ struct StatusCommand: Verb {
         for name in profiles.isEmpty ? Self.profileNames(known) : profiles {
             do {
                 let profile = try Assembly.load(name)
+                if let run = RunLock.unfinished(
+                    profile: profile.name, directories: Assembly.standardDirectories)
+                {
+                    unfinished.append(Unfinished(name: profile.name, run: run))
+                }
                 for location in profile.locations {
                     add(
                         profile.name, RunReporter.place(location),
@@ -95,6 +114,16 @@ struct StatusCommand: Verb {
                 [
                     ("late", .bool(isLate)), ("lines", .array(report.lines.map(\.document))),
                     (
+                        "unfinished_runs",
+                        .array(
+                            unfinished.map {
+                                .object([
+                                    ("profile", .string($0.name)), ("since", .time($0.run.since)),
+                                    ("running", .bool($0.run.isRunning)),
+                                ])
+                            })
+                    ),
+                    (
                         "broken_profiles",
                         .array(
                             broken.map {
@@ -107,6 +136,10 @@ struct StatusCommand: Verb {
                 ])
         } else {
             show(report)
+            for one in unfinished {
+                Console.shared.out(
+                    Console.shared.styled(one.sentence, one.run.isRunning ? .blue : .red))
+            }
         }
         return isLate ? .failed : .done
     }

@@ -167,7 +167,9 @@ struct ProfileRun {
         if name != "before" { environment.merge(report.environment) { own, _ in own } }
         let outcomes = HookRunner(
             timeLimitSeconds: profile.hooks.timeLimitSeconds, environment: environment,
-            cancellation: Signals.cancellation
+            // What "before" began is brought to an end also where the run was asked to stop.
+            cancellation: name != "before" && Signals.haveArrived
+                ? Cancellation() : Signals.cancellation
         ).run(lines)
         report.hooks += outcomes.map { (name, $0) }
         guard let failed = outcomes.last, !failed.isGood else { return true }

@@ -84,6 +84,7 @@ final class TerminalMonitor: Monitor {
 
     /// Runs a verb with the line shown.
     func whileShowing<Value>(_ body: () throws -> Value) rethrows -> Value {
+        isDone.store(false, ordering: .relaxed)
         let thread = showsLine ? SideThread { [self] in draw() } : nil
         defer {
             isDone.store(true, ordering: .relaxed)
