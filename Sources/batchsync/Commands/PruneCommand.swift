@@ -1,5 +1,6 @@
 import ArgumentParser
 import Replication
+import RunReports
 import SnapshotModel
 import SnapshotRepository
 
@@ -36,10 +37,25 @@ struct PruneCommand: Verb {
     var wantsJSON: Bool { output.json }
 
     func perform() throws -> ExitStatus {
-        let repository = try Assembly(repository).open(.hostKey)
-        let monitor = TerminalMonitor(output)
+        let assembly = Assembly(repository)
+        if dryRun { return tell(try pruned(assembly)) }
+        let location = try assembly.location()
+        return try RunReporter.keep(.prune, at: [location], try assembly.directories()) { run, _ in
+            let report = try pruned(assembly)
+            let freed = Int(clamping: report.deleted.bytes)
+            run.store(location) { $0.freedBytes = freed }
+            run.text = NumberText.bytes(freed) + " freed"
+            return tell(report)
+        }
+    }
+
+    private func pruned(_ assembly: Assembly) throws -> PruneReport {
+        let repository = try assembly.open(.hostKey)
         Signals.stopCleanly()
-        let report = try Self.prune(repository, dryRun: dryRun, monitor: monitor)
+        return try Self.prune(repository, dryRun: dryRun, monitor: TerminalMonitor(output))
+    }
+
+    private func tell(_ report: PruneReport) -> ExitStatus {
         if output.json {
             JSONOutput.print("prune", report.fields + [StoreSession.shared.trafficField])
         } else {
