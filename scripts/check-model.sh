@@ -98,6 +98,7 @@ fi
 # committed in time is incomplete.
 loses NO_COMMIT_RULE 0 "${one[@]}"
 loses NO_FENCE 0 "${one[@]}"
+loses RECORDS_ALONE 0 "${one[@]}"
 loses NO_LEASE ' !(leased_early)' "${one[@]}" -DLEASES
 loses NO_FINALITY 0 "${one[@]}"
 loses NO_TWO_COPIES 0 -DBACKUPS=1 -DPRUNES=2

@@ -272,9 +272,9 @@ proctype Prune(byte me) {
         fail_closed();
         choose(v_snapshots, v_told, v_bundles, CONDEMNED(v_condemned), need);
         doomed = v_bundles & ~need & ~v_leased & ~CONDEMNED(v_condemned);
-        v_bundles = 0; v_told = 0; v_snapshots = 0; v_past = 0; v_deleting = 0; v_leased = 0;
+        v_bundles = 0; v_told = 0; v_snapshots = 0; v_past = 0; v_deleting = 0;
 #ifndef REWRITE
-        need = 0;
+        need = 0; v_leased = 0;
 #endif
 #ifndef MERGE
         v_index = 0;
@@ -284,9 +284,10 @@ proctype Prune(byte me) {
 #endif
     }
 #ifdef REWRITE
-    /* With the owner's identity: what is needed of bundle 0 is sealed into a new one. */
+    /* With the owner's identity: what is needed of bundle 0 is sealed into a new one. The old one
+     * is left where a lease names it: to a run it is as good as needed. */
     if
-    :: me == 1 && HAS(need, 0) && !HAS(CONDEMNED(v_condemned), 0) ->
+    :: me == PRUNES - 1 && HAS(need, 0) && !HAS(v_leased | CONDEMNED(v_condemned), 0) ->
         bundles = bundles | 8;
         if
         :: atomic { IN_TIME(v_ever) -> lines[3] = 8; index_there = index_there | 8 }
@@ -330,7 +331,8 @@ proctype Prune(byte me) {
     :: else ->
         atomic { condemns[me] = doomed; replaces[me] = old; condemned = condemned | BIT(me);
             ever = ever | BIT(me); v_ever = 0;
-            need = 0; doomed = 0; fresh = 0; old = 0; v_index = 0; v_condemned = 0 }
+            need = 0; doomed = 0; fresh = 0; old = 0; v_index = 0; v_condemned = 0;
+            v_leased = 0 }
     fi;
 
     /* Second phase: delete. */
