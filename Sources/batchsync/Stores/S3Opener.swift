@@ -79,7 +79,7 @@ extension StoreOpener {
         var known = memory.s3Traits.map { S3Traits(text: $0) }
         let first = store(known)
         if creating {
-            try whenOnline { () throws(StorageError) in try first.createBucketIfMissing() }
+            _ = try whenOnline { () throws(StorageError) in try first.createBucketIfMissing() }
         }
         // What a host that only reads does not know costs it nothing but comparisons.
         if known == nil, creating || access.mayWrite {
