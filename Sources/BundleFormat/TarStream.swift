@@ -107,6 +107,9 @@ package final class TarStream {
             addMetadata(item)
         }
         let before = uselocale(locale)
+        // Where a name is not text in this locale, libarchive takes what errno holds from earlier
+        // for the reason.
+        errno = 0
         let result = archive_write_header(archive, entry)
         uselocale(before)
         // A warning says that a name is no UTF-8; it is written as the bytes that it is.

@@ -1,4 +1,5 @@
 internal import CLibArchive
+internal import Glibc
 internal import SnapshotModel
 
 /// Appends tar members to a buffer. libarchive writes the headers and the padding, as ustar; what
@@ -77,6 +78,8 @@ final class TarWriter {
             )
         }
         if !pax.isEmpty { pax.write(to: output) }
+        // As in TarStream: libarchive may ask what errno holds from earlier.
+        errno = 0
         guard archive_write_header(archive, entry) >= ARCHIVE_WARN else { throw failed(start) }
         let place = output.count
         if data.count > 0 {

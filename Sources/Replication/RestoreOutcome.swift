@@ -93,6 +93,11 @@ final class RestoreOutcome: Sendable {
         }
     }
 
+    /// Whether a file that damage has cost is the one that is asked for.
+    func isDamaged(_ isWanted: ([UInt8]) -> Bool) -> Bool {
+        state.withLock { state in state.report.damaged.contains { isWanted($0.path) } }
+    }
+
     func note(_ text: String) {
         monitor.note(text)
         state.withLock { $0.report.notes.append(text) }

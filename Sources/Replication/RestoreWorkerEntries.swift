@@ -225,10 +225,13 @@ extension RestoreWorker {
         do throws(RestoreFailure) {
             let entry = try decode(record, round)
             guard !leader.hasFailed else {
-                // Whatever made that one fail is told with it, damage too.
-                return outcome.problem(
-                    entry.path,
-                    "is a hard link to \(UTF8Text.display(existing)), which could not be restored")
+                // Damage to its content costs all names of a file; what the target refused does not.
+                let message =
+                    "is a hard link to \(UTF8Text.display(existing)), which could not be restored"
+                let isDamaged = outcome.isDamaged { context.relative($0) == existing }
+                return isDamaged
+                    ? outcome.damage(entry.path, object: "", message)
+                    : outcome.problem(entry.path, message)
             }
             do throws(FileTreeError) {
                 try tree.makeHardLink(

@@ -26,7 +26,7 @@ struct S3ServerTests {
             kind: .rclone, options: ["--", "--vfs-cache-mode", "off"], traits: "listing-shows-md5",
             skipped: [.writtenOnce, .conditionalPut])
         static let moto = Service(
-            kind: .moto, traits: "conditional-put listing-shows-md5", skipped: [.checksums])
+            kind: .moto, traits: "conditional-put listing-shows-md5")
         static let ceph = Service(kind: .ceph, traits: "conditional-put listing-shows-md5")
     }
 
