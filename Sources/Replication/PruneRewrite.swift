@@ -212,8 +212,9 @@ extension Prune {
         let source = IndexNeedSource(view)
         for number in plan.snapshotsCounted {
             let began = view.snapshots[number].time.seconds
-            guard let committed = view.committed[number], began <= committed else { continue }
-            let made = began...committed
+            guard let committed = view.committed[number], began < committed else { continue }
+            // In the second in which it began another run may have ended.
+            let made = (began + 1)...committed
             for top in source.tops(ofSnapshot: number) {
                 let (holders, lines) = source.top(top)
                 for bundle in holders + lines.joined() {

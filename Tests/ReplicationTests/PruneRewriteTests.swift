@@ -86,7 +86,13 @@ struct PruneRewriteTests {
 
     @Test("With the host key alone nothing is rewritten, and what an owner could give back is told")
     func hostKeyAlone() throws {
-        let (world, kept) = try world()
+        let world = try PruneWorld()
+        let forgotten = try world.nights(3)
+        // Later nights, by the store's clock, which tells whole seconds.
+        world.clock.advance(5)
+        let kept = try world.nights(2, from: 3)
+        try world.forget(forgotten.map(\.snapshot))
+        world.letGracePass()
         let report = try world.prune { $0.rewrite = .share(1) }
         #expect(report.written.bundles == 0 && report.unused == nil)
         let most = try #require(report.reclaimableAtMost)
@@ -162,6 +168,8 @@ struct PruneRewriteTests {
         let (world, kept) = try world()
         var during: [(snapshot: Snapshot, image: TreeImage)] = []
         // The backup looks before the bundles are condemned, and commits after that.
+        var generator = SeededGenerator(seed: 77)
+        world.world.source.put(generator.bytes(5000), "dir-3/new")
         let image = TreeImage(of: world.world.source.path)
         let store = InterferingStore(world.memory) { (operation, subject) throws(StorageError) in
             guard operation == .put, subject.hasPrefix("snapshots/") else { return }
