@@ -62,9 +62,6 @@ struct RunCommand: Verb {
                 "\(profile.name): the run that began at \(TimeText.person(killed)) was killed before its end"
             )
         }
-        for key in profile.origins.keys.sorted() where Self.isIdle(key) {
-            monitor.note("\(profile.name): \(key) is read, and this release does not act on it")
-        }
         reporter.begin()
         let report = try ProfileRun(profile, monitor: monitor).perform(
             ifOlderThan: ifOlderThan.map { Int($0.seconds) }
@@ -80,12 +77,6 @@ struct RunCommand: Verb {
         reporter.end(RunSummary(report, profile: profile.name), findings)
         withExtendedLifetime(lock) {}
         return report.status
-    }
-
-    /// Keys that a profile may have already and that no run acts on yet: said, so that nobody waits
-    /// for what does not come.
-    private static func isIdle(_ key: String) -> Bool {
-        key == "prune.max-rewrite"
     }
 
     private func tell(_ report: RunReport) {
