@@ -45,7 +45,7 @@ struct PruneRewriting: Sendable {
             var rawLive = raw
             var rawAlone = raw
             var aloneChunks = [Int](repeating: 0, count: bundles)
-            live.forEach { isLive, places in
+            live.visitChunks { isLive, places in
                 // One copy is the one that costs something, whichever others are rewritten.
                 let home = isLive ? PruneRewriting.home(places, stays) : -1
                 for place in places {
@@ -83,7 +83,7 @@ struct PruneRewriting: Sendable {
         var homes: [Int: Set<Int>] = [:]
         var copied: [Int: Int] = [:]
         let (stays, rewritten) = (stays, plan.rewritten)
-        live.forEach { isLive, places in
+        live.visitChunks { isLive, places in
             guard isLive, places.contains(where: { rewritten.contains($0.bundle) }) else { return }
             let home = Self.home(places, stays, rewritten)
             if rewritten.contains(home) { copied[home, default: 0] += 1 }
@@ -266,7 +266,7 @@ extension Prune {
             }
             if next < groups.count { try writer.put(lines) }
         }
-        try rewriting.live.forEachLiveSegment { (id, alternatives) throws(PruneInterruption) in
+        try rewriting.live.visitLiveSegments { (id, alternatives) throws(PruneInterruption) in
             guard
                 let bundles = rewriting.line(
                     for: alternatives, bundles: view.state.bundles, new: new)

@@ -79,7 +79,7 @@ package struct LiveChunks: Sendable {
     }
 
     /// Hands every chunk to `body`, in order of id: whether it is live, and where it lies.
-    package func forEach(_ body: (_ isLive: Bool, _ places: [Place]) -> Void) {
+    package func visitChunks(_ body: (_ isLive: Bool, _ places: [Place]) -> Void) {
         guard let table else { return }
         var places: [Place] = []
         var row = 0
@@ -97,7 +97,7 @@ package struct LiveChunks: Sendable {
 
     /// Hands each live segment or node that has a line to `body`, with what its lines say: numbers
     /// of bundles, each line ascending, the lines in order.
-    package func forEachLiveSegment<Failure>(
+    package func visitLiveSegments<Failure>(
         _ body: (ChunkID, [[Int]]) throws(Failure) -> Void
     ) throws(Failure) {
         guard let table else { return }

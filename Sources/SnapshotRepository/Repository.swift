@@ -493,7 +493,8 @@ package final class Repository: Sendable {
                 "was written in format \(version), this release reads up to \(RepositoryConfig.formatVersion)",
                 remedy: "use a newer release of batchsync")
         }
-        try Self.checkCritical(header, known: ["batchsync", "kind", "repository", "mac", "salt"], key)
+        try Self.checkCritical(
+            header, known: ["batchsync", "kind", "repository", "mac", "salt"], key)
         guard header["kind"]?.string == name.type.rawValue,
             header["repository"]?.string == config.repository.description
         else {

@@ -57,6 +57,11 @@ bit rewritten;               /* whether bundle 0 has been rewritten */
 /* Backups are alike, and so are prunes: without loss the first of each is the one that begins
  * first. */
 bit backup_begun, prune_begun;
+#ifdef HALF
+#define MAY_BEGIN 1          /* two prunes that are not alike */
+#else
+#define MAY_BEGIN (me == 0 || prune_begun)
+#endif
 
 /* Index objects: 0 of snapshot 0, 1 and 2 of the backups, 3 of the rewrite, 4 and 5 of merges, 6 and
  * 7 of delete phases. */
@@ -234,7 +239,7 @@ inline choose(counting, told, there, cond, need) {
 inline look() {
     /* Condemned records first: what is past by then cannot be used by a snapshot that comes later
      * in time. Then leases, snapshots and what was forgotten, the index, the bundles. */
-    atomic { (me == 0 || prune_begun) -> prune_begun = 1;
+    atomic { MAY_BEGIN -> prune_begun = 1;
         v_condemned = condemned; v_ever = ever; v_past = condemned_past & condemned;
         v_deleting = deleting & ~BIT(me);
 #ifdef LEASES
@@ -343,6 +348,14 @@ proctype Prune(byte me) {
             need = 0; doomed = 0; fresh = 0; old = 0; v_index = 0; v_condemned = 0;
             v_leased = 0 }
     fi;
+
+#ifdef HALF
+    /* The first of two prunes ends here; what it has condemned the second one deletes. */
+    if
+    :: me == 0 -> goto stop
+    :: else
+    fi;
+#endif
 
     /* Second phase: delete. */
     look();
