@@ -91,7 +91,8 @@ struct ProfileLoader {
         }
         let known = files.map(Self.realPath)
         guard !known.contains(Self.realPath(found)) else {
-            let chain = (files + [found]).map(ProfileSearchPath.profileName).joined(separator: " → ")
+            let chain = (files + [found]).map(ProfileSearchPath.profileName).joined(
+                separator: " → ")
             throw failure(
                 "a profile cannot inherit from itself: \(chain)",
                 "take one of the inherit lines out")
