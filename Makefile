@@ -62,7 +62,7 @@ model: ## a model checker explores the protocol of writing and deleting (docs/pr
 	@scripts/check-model.sh
 
 .PHONY: install
-install: build ## the command, its man pages, completions and documents (PREFIX=DIR DESTDIR=DIR)
+install: build ## the command, its man pages, completions, units and documents (PREFIX=DIR DESTDIR=DIR)
 	install -d "$(DESTDIR)$(PREFIX)/bin" "$(DESTDIR)$(PREFIX)/share/doc/batchsync"
 	install -m 755 "$(BINARY)" "$(DESTDIR)$(PREFIX)/bin/batchsync"
 	install -m 644 README.md LICENSE docs/*.md "$(DESTDIR)$(PREFIX)/share/doc/batchsync"
@@ -73,6 +73,12 @@ install: build ## the command, its man pages, completions and documents (PREFIX=
 	    section="$(DESTDIR)$(PREFIX)/share/man/man$${page##*.}"; \
 	    install -d "$$section"; \
 	    install -m 644 "$$page" "$$section"; \
+	done
+	install -d "$(DESTDIR)$(PREFIX)/lib/systemd/system"
+	for unit in systemd/*.in; do \
+	    name="$${unit##*/}"; \
+	    sed 's,@BINDIR@,$(PREFIX)/bin,' "$$unit" \
+	        > "$(DESTDIR)$(PREFIX)/lib/systemd/system/$${name%.in}"; \
 	done
 	install -d "$(DESTDIR)$(PREFIX)/share/bash-completion/completions" \
 	    "$(DESTDIR)$(PREFIX)/share/zsh/site-functions" \

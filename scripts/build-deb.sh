@@ -50,7 +50,7 @@ License: Apache-2.0
  On Debian systems the full text of the Apache License 2.0 is in
  /usr/share/common-licenses/Apache-2.0.
 END
-find "$tree/usr/share" -type f -exec chmod 644 {} +
+find "$tree/usr/share" "$tree/usr/lib" -type f -exec chmod 644 {} +
 find "$tree" -type d -exec chmod 755 {} +
 
 # The libraries that the command was linked with, by the packages that hold them.

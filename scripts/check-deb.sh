@@ -35,10 +35,14 @@ in_root --install "$package"
 "$scratch/usr/bin/batchsync" --version > /dev/null || fail "the installed command does not run"
 for file in share/man/man1/batchsync.1.gz share/man/man5/batchsync-profile.5.gz \
     share/man/man7/batchsync-recovery.7.gz share/bash-completion/completions/batchsync \
+    lib/systemd/system/batchsync@.service lib/systemd/system/batchsync@.timer \
     share/zsh/vendor-completions/_batchsync share/fish/vendor_completions.d/batchsync.fish \
     share/doc/batchsync/copyright share/doc/batchsync/profiles/reference.toml; do
     [[ -s "$scratch/usr/$file" ]] || fail "the package has no /usr/$file"
 done
+
+grep -q '^ExecStart=/usr/bin/batchsync run ' "$scratch/usr/lib/systemd/system/batchsync@.service" ||
+    fail "the unit does not run the installed command"
 
 # A backup and its way back, by the command that was installed.
 world="$scratch/world"

@@ -47,7 +47,7 @@ struct ProfileLoader {
             reading.apply(file.root, to: &profile)
             guard reading.problems.isEmpty else { throw ProfileError(.invalid, reading.problems) }
         }
-        profile.name = Self.name(of: first)
+        profile.name = ProfileSearchPath.profileName(of: first)
         profile.files = chain.map(\.path)
         let problems = profile.contradictions
         guard problems.isEmpty else { throw ProfileError(.invalid, problems) }
@@ -91,7 +91,8 @@ struct ProfileLoader {
         }
         let known = files.map(Self.realPath)
         guard !known.contains(Self.realPath(found)) else {
-            let chain = (files + [found]).map(Self.name).joined(separator: " → ")
+            let chain = (files + [found]).map(ProfileSearchPath.profileName).joined(
+                separator: " → ")
             throw failure(
                 "a profile cannot inherit from itself: \(chain)",
                 "take one of the inherit lines out")
@@ -162,10 +163,5 @@ struct ProfileLoader {
     static func directory(of path: String) -> String {
         guard let slash = path.lastIndex(of: "/"), slash > path.startIndex else { return "/" }
         return String(path[..<slash])
-    }
-
-    private static func name(of path: String) -> String {
-        let last = path.split(separator: "/").last.map(String.init) ?? path
-        return last.hasSuffix(".toml") ? String(last.dropLast(5)) : last
     }
 }

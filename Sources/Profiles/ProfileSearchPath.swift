@@ -27,6 +27,12 @@ package struct ProfileSearchPath: Sendable, Equatable {
         word.contains("/") || word.hasSuffix(".toml")
     }
 
+    /// What the profile is called that a name or a path means.
+    package static func profileName(of word: String) -> String {
+        let last = word.split(separator: "/").last.map(String.init) ?? word
+        return last.hasSuffix(".toml") ? String(last.dropLast(5)) : last
+    }
+
     /// The file that a name or a path means, as an absolute path.
     ///
     /// - Parameter base: Where a relative path begins.

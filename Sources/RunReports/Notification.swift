@@ -170,7 +170,8 @@ package struct Notification: Sendable, Equatable {
         return "\(run.host): \(what) \(how)"
     }
 
-    /// What a person reads: the sentence, the reasons with what to do, and the stores.
+    /// What a person reads: the sentence, the reasons with what to do, the stores, and what else is worth
+    /// knowing.
     static func lines(_ run: RunSummary, limitBytes: Int = 50_000) -> String {
         var lines = [run.text]
         for failure in run.failures.prefix(20) where failure.message != run.text {
@@ -185,6 +186,7 @@ package struct Notification: Sendable, Equatable {
             if let failure = store.failure { lines.append("\(store.location): \(failure)") }
             for notice in store.notices { lines.append("\(store.location): \(notice)") }
         }
+        lines += run.notes.prefix(20)
         lines.append("")
         lines.append(
             "\(run.verb.rawValue) on \(run.host), begun \(run.began.rfc3339), took \(run.milliseconds / 1000) s, exit code \(run.exitCode)"

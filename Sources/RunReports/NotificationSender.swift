@@ -3,25 +3,40 @@ import Glibc
 import SnapshotModel
 package import Transfer
 
-/// Sends notifications. Blocks until each has arrived or has failed for good; the failures come
-/// back, since nobody's backup fails because a message did.
+/// Sends notifications, by all ways at once. Blocks until each has arrived or has failed for good; the
+/// failures come back, since nobody's backup fails because a message did.
 package struct NotificationSender: Sendable {
-    /// How often each is tried, how long each attempt may take, and how long to wait between.
+    /// How long it may take until a message has arrived, and how often each way is tried.
     package struct Patience: Sendable {
         package var attempts: Int
+        /// How long it may take until a connection stands: a host that is not there says nothing.
+        package var connectSeconds: Double
+        /// How long one attempt may take.
         package var deadlineSeconds: Double
+        /// How long to wait between attempts.
         package var pauseSeconds: Double
+        /// How long all attempts may take together. The ways do not wait for each other, so it bounds
+        /// a whole notification.
+        package var totalSeconds: Double
 
-        package init(attempts: Int, deadlineSeconds: Double, pauseSeconds: Double) {
+        package init(
+            attempts: Int, connectSeconds: Double, deadlineSeconds: Double, pauseSeconds: Double,
+            totalSeconds: Double
+        ) {
             self.attempts = attempts
+            self.connectSeconds = connectSeconds
             self.deadlineSeconds = deadlineSeconds
             self.pauseSeconds = pauseSeconds
+            self.totalSeconds = totalSeconds
         }
 
-        /// For what is sent before a run: it must not hold up the backup.
-        package static let brief = Patience(attempts: 1, deadlineSeconds: 10, pauseSeconds: 0)
+        /// For what is sent before a run, which it must not hold up, and by a run that was asked to
+        /// stop.
+        package static let brief = Patience(
+            attempts: 1, connectSeconds: 3, deadlineSeconds: 5, pauseSeconds: 0, totalSeconds: 5)
         /// For what is sent after it: the one message that matters.
-        package static let long = Patience(attempts: 4, deadlineSeconds: 30, pauseSeconds: 10)
+        package static let long = Patience(
+            attempts: 3, connectSeconds: 5, deadlineSeconds: 15, pauseSeconds: 3, totalSeconds: 30)
     }
 
     /// By what server mail goes out; nil where none does.
@@ -35,22 +50,20 @@ package struct NotificationSender: Sendable {
 
     /// - Returns: What did not arrive, by its way, without addresses.
     package func send(_ notification: Notification, _ patience: Patience) -> [RunReportError] {
-        var failures: [RunReportError] = []
-        for request in notification.requests {
-            if let failure = send(request, patience) { failures.append(failure) }
+        var ways: [@Sendable () -> RunReportError?] = notification.requests.map { request in
+            { send(request, patience) }
         }
-        if let mail = notification.mail, let failure = send(mail, patience) {
-            failures.append(failure)
-        }
-        return failures
+        if let mail = notification.mail { ways.append { send(mail, patience) } }
+        return SideBySide.run(ways).compactMap(\.self)
     }
 
     private func send(_ request: Notification.Request, _ patience: Patience) -> RunReportError? {
-        var transfer = TransferRequest(
-            "POST", request.url, headers: request.headers.map { ($0.name, $0.value) },
-            body: .bytes(request.body), sink: .collect(maximumBytes: 1 << 20))
-        transfer.deadlineSeconds = patience.deadlineSeconds
-        return attempt(request.way, patience) {
+        attempt(request.way, patience) { deadline in
+            var transfer = TransferRequest(
+                "POST", request.url, headers: request.headers.map { ($0.name, $0.value) },
+                body: .bytes(request.body), sink: .collect(maximumBytes: 1 << 20))
+            transfer.deadlineSeconds = deadline
+            transfer.connectSeconds = min(deadline, patience.connectSeconds)
             let answer: TransferResponse
             do throws(TransferError) {
                 answer = try engine.perform(transfer)
@@ -71,11 +84,11 @@ package struct NotificationSender: Sendable {
         _ = csys_random(&random, MemoryLayout<UInt64>.size)
         let identity = "\(mail.date.seconds).\(String(random, radix: 16))"
         let bytes = mail.bytes(identity: identity)
-        return attempt("mail", patience) {
+        return attempt("mail", patience) { deadline in
             do throws(TransferError) {
                 try MailTransfer.send(
                     bytes, from: mail.sender, to: mail.receivers, by: mailServer,
-                    deadlineSeconds: patience.deadlineSeconds)
+                    deadlineSeconds: deadline, connectSeconds: patience.connectSeconds)
                 return nil
             } catch {
                 return (Self.said(error), error.isTransient)
@@ -83,14 +96,24 @@ package struct NotificationSender: Sendable {
         }
     }
 
-    /// - Parameter once: Nil where it arrived; else why not, and whether it may yet.
+    /// - Parameter once: Gets the seconds that it may take, and gives nil where it arrived; else why
+    ///   not, and whether it may yet.
     private func attempt(
-        _ way: String, _ patience: Patience, _ once: () -> (reason: String, isTransient: Bool)?
+        _ way: String, _ patience: Patience,
+        _ once: (Double) -> (reason: String, isTransient: Bool)?
     ) -> RunReportError? {
+        let began = csys_boottime_ns()
+        func secondsLeft() -> Double {
+            patience.totalSeconds - Double(csys_boottime_ns() - began) / 1e9
+        }
         var number = 1
         while true {
-            guard let failure = once() else { return nil }
-            guard failure.isTransient, number < patience.attempts else {
+            // An attempt that has begun gets a moment, whatever the clock did meanwhile.
+            let deadline = max(0.1, min(patience.deadlineSeconds, secondsLeft()))
+            guard let failure = once(deadline) else { return nil }
+            guard failure.isTransient, number < patience.attempts,
+                secondsLeft() > patience.pauseSeconds
+            else {
                 let tries = number > 1 ? ", tried \(number) times" : ""
                 return RunReportError(
                     .delivery, way, "the notification did not arrive: \(failure.reason)\(tries)",

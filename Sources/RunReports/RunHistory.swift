@@ -47,6 +47,17 @@ package struct RunHistory: Sendable {
     /// The runs of one profile or repository, the oldest first.
     package func runs(of subject: Subject) -> [RunSummary] { read(path(subject)) }
 
+    /// The last so many of them, the oldest first. What lies before is not even looked at.
+    package func lastRuns(_ count: Int, of subject: Subject) -> [RunSummary] {
+        var found: [RunSummary] = []
+        for path in ReportFile.generations(of: path(subject), keeping: Self.keeping).reversed() {
+            for line in lines(path).reversed() where found.count < count {
+                if let run = Self.run(line) { found.append(run) }
+            }
+        }
+        return found.reversed()
+    }
+
     /// The runs of all profiles and repositories, in order of time.
     package func all() -> [RunSummary] {
         // The file that grows is not there just after it was put aside.
@@ -60,12 +71,18 @@ package struct RunHistory: Sendable {
     }
 
     private func read(_ path: String) -> [RunSummary] {
-        ReportFile.generations(of: path, keeping: Self.keeping).flatMap { path in
-            // A file that grew beyond its bound by one line is still read.
-            (ReportFile.read(path, maximumBytes: limitBytes + (8 << 20)) ?? [])
-                .split(separator: 0x0A)
-                .compactMap { JSONValue(parsing: Array($0)).flatMap { RunSummary($0) } }
+        ReportFile.generations(of: path, keeping: Self.keeping).flatMap {
+            lines($0).compactMap(Self.run)
         }
+    }
+
+    private func lines(_ path: String) -> [ArraySlice<UInt8>] {
+        // A file that grew beyond its bound by one line is still read.
+        (ReportFile.read(path, maximumBytes: limitBytes + (8 << 20)) ?? []).split(separator: 0x0A)
+    }
+
+    private static func run(_ line: ArraySlice<UInt8>) -> RunSummary? {
+        JSONValue(parsing: Array(line)).flatMap { RunSummary($0) }
     }
 
     // MARK: What it teaches

@@ -66,6 +66,8 @@ package struct RunSummary: Sendable, Equatable {
     package var traffic = TrafficSummary()
     /// What went wrong, the reason first.
     package var failures: [Failure] = []
+    /// What somebody should know that is no failure of the run, as sentences.
+    package var notes: [String] = []
 
     package init(
         _ verb: Verb, profile: String? = nil, host: String, program: String, began: Timestamp

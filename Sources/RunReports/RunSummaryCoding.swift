@@ -4,6 +4,7 @@ extension RunSummary {
     /// Longer lists and texts are cut in what is kept: a line of the history stays small whatever
     /// went wrong.
     private static let failuresKept = 20
+    private static let notesKept = 20
     private static let textBytesKept = 2_000
 
     /// The object that docs/json.md calls a run.
@@ -28,6 +29,7 @@ extension RunSummary {
                         ])
                     })
             ),
+            ("notes", .array(notes.prefix(Self.notesKept).map { .string(Self.cut($0)) })),
         ])
     }
 
@@ -54,6 +56,7 @@ extension RunSummary {
         failures = (value["failures"]?.array ?? []).map {
             Failure($0["message"]?.string ?? "", remedy: $0["remedy"]?.string ?? "")
         }
+        notes = (value["notes"]?.array ?? []).compactMap(\.string)
     }
 
     /// At most so many bytes, whole characters.

@@ -97,7 +97,14 @@ package struct StatusRecord: Sendable, Equatable {
     /// All that the store holds, as somebody has just counted it.
     package mutating func note(storedBytes: Int, at time: Timestamp) {
         space[Self.day(time)] = storedBytes
-        for day in space.keys.sorted().dropLast(Self.daysKept) { space[day] = nil }
+        take(space: space)
+    }
+
+    /// All that is known of days, as far as it is kept.
+    mutating func take(space days: [Int: Int]) {
+        space = days
+        guard days.count > Self.daysKept else { return }
+        for day in days.keys.sorted().dropLast(Self.daysKept) { space[day] = nil }
     }
 
     /// What a run has added, or taken away, since the bytes were last known.

@@ -30,9 +30,7 @@ extension StatusRecord {
             lastRuns[verb] = value["last_runs"]?[verb.rawValue].flatMap { LastRun($0) }
         }
         coverage = value["coverage"].flatMap { Coverage($0) }
-        for (day, bytes) in value["space"]?.byDay ?? [:] {
-            note(storedBytes: bytes, at: Timestamp(seconds: Int64(day) * 86_400))
-        }
+        take(space: value["space"]?.byDay ?? [:])
     }
 }
 

@@ -32,6 +32,8 @@ final class EasyHandle {
         refusal = nil
         explanation[0] = 0
         note(ccurl_set_pointer(pointer, CURLOPT_ERRORBUFFER, explanation))
+        // A name server that does not answer holds up nobody beyond the deadline.
+        set(CURLOPT_QUICK_EXIT, 1)
         // No alarm signals and no fiddling with SIGPIPE: many threads share this process.
         set(CURLOPT_NOSIGNAL, 1)
         // A program that is started must not keep a connection open by inheriting it.

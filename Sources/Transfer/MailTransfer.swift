@@ -38,11 +38,12 @@ package enum MailTransfer {
     /// - Parameter message: The whole message with its headers, lines ended by CR and LF.
     /// - Parameter sender: The address alone, as for every receiver.
     /// - Parameter deadlineSeconds: How long all of it may take.
+    /// - Parameter connectSeconds: How long it may take until the connection stands.
     /// - Throws: Where the server did not take it for all receivers. `isTransient` also where it
     ///   said that it may take it later.
     package static func send(
         _ message: [UInt8], from sender: String, to receivers: [String], by server: MailServer,
-        deadlineSeconds: Double
+        deadlineSeconds: Double, connectSeconds: Double = 30
     ) throws(TransferError) {
         for address in [sender] + receivers {
             guard !address.isEmpty, address.utf8.allSatisfy({ $0 > 0x20 && $0 != 0x7F }),
@@ -72,7 +73,8 @@ package enum MailTransfer {
         }
         easy.set(CURLOPT_UPLOAD, 1)
         easy.set(CURLOPT_TIMEOUT_MS, max(1, Int(deadlineSeconds * 1000)))
-        easy.set(CURLOPT_CONNECTTIMEOUT_MS, max(1, Int(min(deadlineSeconds, 30) * 1000)))
+        easy.set(
+            CURLOPT_CONNECTTIMEOUT_MS, max(1, Int(min(deadlineSeconds, connectSeconds) * 1000)))
         let reader = MailReader(message)
         easy.set(CURLOPT_READDATA, pointer: Unmanaged.passUnretained(reader).toOpaque())
         easy.set(CURLOPT_READFUNCTION) { buffer, size, count, context in

@@ -197,7 +197,7 @@ struct Assembly {
     ) throws -> Repository {
         let (store, location) = (opened.store, opened.location)
         let directories = try directories()
-        let known = try Repository.readConfig(store: store, location: location)
+        let known = try Repository.readConfig(store: opened.firstContact, location: location)
         let config = known.0
         func open(_ credential: OwnerCredential) throws -> Repository {
             try Repository.open(
@@ -231,7 +231,7 @@ struct Assembly {
         let opened = try openStore()
         let (store, location) = (opened.store, opened.location)
         let directories = try directories()
-        let known = try Repository.readConfig(store: store, location: location)
+        let known = try Repository.readConfig(store: opened.firstContact, location: location)
         guard known.0.isEncrypted,
             LocalFile.exists(directories.hostKeyPath(known.0.repository)),
             case .passphrase(let passphrase) = try credential(mayAsk: false)

@@ -11,13 +11,18 @@ enum HostFile {
         throws(CommandError) -> [UInt8]
     {
         let name = UTF8Text.display(path)
-        func failure(_ reason: String) -> CommandError {
-            CommandError(.failed, "cannot read \(purpose) \(name): \(reason)")
+        func failure(_ reason: String, remedy: String = "") -> CommandError {
+            CommandError(.failed, "cannot read \(purpose) \(name): \(reason)", remedy: remedy)
         }
         var descriptor: Int32 = 0
         if path != Array("-".utf8) {
             descriptor = path.withCString { csys_open($0, O_RDONLY | CSYS_O_CLOEXEC, 0) }
-            guard descriptor >= 0 else { throw failure(String(cString: strerror(-descriptor))) }
+            guard descriptor >= 0 else {
+                throw failure(
+                    String(cString: strerror(-descriptor)),
+                    remedy: descriptor == -EACCES
+                        ? "check who owns it and who may read it" : "check the path")
+            }
         }
         defer { if descriptor > 0 { _ = csys_close(descriptor) } }
         do {

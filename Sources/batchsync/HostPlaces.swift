@@ -11,6 +11,7 @@ enum HostPlaces {
     /// What took the place of a directory, by its path; the directory itself where it is good.
     private static let chosen = Mutex<[String: String]>([:])
     private static let temporary = Mutex<[String]>([])
+    private static let said = Mutex<[String]>([])
     /// With less room than this a directory counts as full.
     private static let leastBytes: UInt64 = 8 << 20
 
@@ -20,13 +21,17 @@ enum HostPlaces {
         var place = path
         if let reason = whyNot(path), let other = makeTemporary() {
             place = other
-            Console.shared.say(
-                "batchsync: the \(what) \(path) cannot be used (\(reason)): this run keeps its files in \(other) and removes them at its end"
-            )
+            let note =
+                "the \(what) \(path) cannot be used (\(reason)): this run keeps its files in \(other) and removes them at its end"
+            Console.shared.say("batchsync: \(note)")
+            said.withLock { $0.append(note) }
         }
         chosen.withLock { $0[path] = place }
         return place
     }
+
+    /// What the user was told of directories that were replaced.
+    static var notes: [String] { said.withLock { $0 } }
 
     /// Removes what was made for this run.
     static func end() {

@@ -98,26 +98,6 @@ struct PromiseTests {
         fixture.succeed("batchsync init -r repository --passphrase-file passphrase")
     }
 
-    @Test("A run that was killed is told by status and by the next run, and then no more")
-    func killedRun() {
-        fixture.succeed(
-            """
-            mkdir -p data host/config && echo hello > data/file
-            batchsync init -r repository --no-encryption
-            printf '[repository]\nlocation = "%s/repository"\n[source]\npaths = ["%s/data"]\n' \
-            "$PWD" "$PWD" > host/config/home.toml
-            cp host/config/home.toml good.toml
-            printf '[hooks]\nbefore = ["kill -9 $PPID"]\n' >> host/config/home.toml
-            """)
-        #expect(fixture.shell("batchsync run home").status == 137)
-        let told = fixture.shell("batchsync status home")
-        #expect(told.output.contains("was killed before its end"), "\(told.output)")
-        fixture.succeed("cp good.toml host/config/home.toml")
-        fixture.expect(0, "batchsync run home", says: "was killed before its end")
-        let after = fixture.shell("batchsync status home")
-        #expect(after.status == 0 && !after.output.contains("killed"), "\(after.output)")
-    }
-
     @Test("A verb that does not exist is an error that names the nearest one")
     func misspelledVerb() {
         fixture.expect(64, "batchsync bakup data", says: "'bakup'", "'backup'")

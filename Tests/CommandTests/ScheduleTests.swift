@@ -78,6 +78,28 @@ struct ScheduleTests {
         #expect(said.isEmpty, "\(said)")
     }
 
+    @Test("systemd has nothing to say against the units that are installed for any profile")
+    func installedUnits() throws {
+        let fixture = CommandFixture()
+        if fixture.shell("command -v systemd-analyze").status != 0 {
+            try Test.cancel(
+                "skipped: this machine cannot; there is no systemd-analyze (package systemd)")
+        }
+        let root = #filePath.split(separator: "/").dropLast(3).reduce("") { $0 + "/" + $1 }
+        fixture.succeed(
+            """
+            mkdir units && for unit in \(root)/systemd/*.in; do
+              name=${unit##*/}; sed "s,@BINDIR@,${PATH%%:*}," $unit > units/${name%.in}
+            done
+            """)
+        let said = fixture.succeed(
+            "SYSTEMD_LOG_LEVEL=info systemd-analyze verify --man=no units/batchsync@.service units/batchsync@.timer"
+        )
+        #expect(said.isEmpty, "\(said)")
+        let service = unit(fixture, "batchsync@.service")
+        #expect(service.contains("/batchsync run --no-progress %i\n") && !service.contains("@BIN"))
+    }
+
     @Test("Units run the profile at its times, and write only where the job writes")
     func text() {
         let fixture = fixture()

@@ -25,13 +25,14 @@ private struct LocalReceiver {
 @Suite("Notifications under way")
 struct NotificationSenderTests {
     private static let patience = NotificationSender.Patience(
-        attempts: 3, deadlineSeconds: 10, pauseSeconds: 0)
+        attempts: 3, connectSeconds: 10, deadlineSeconds: 10, pauseSeconds: 0, totalSeconds: 60)
 
     private func send(
-        _ notification: Notification, mailServer: MailServer? = nil
+        _ notification: Notification, mailServer: MailServer? = nil,
+        patience: NotificationSender.Patience = patience
     ) -> [RunReportError] {
         NotificationSender(engine: TransferEngine(), mailServer: mailServer)
-            .send(notification, Self.patience)
+            .send(notification, patience)
     }
 
     private func targets(_ receiver: LocalReceiver) -> NotificationTargets {
@@ -59,11 +60,11 @@ struct NotificationSenderTests {
         let notification = Notification.ofEnd(
             RunSamples.run(.failure), after: nil, targets(receiver))
         #expect(send(notification) == [])
+        let all = notification.requests.map { _ in receiver.next() }
         for (request, path) in zip(
             notification.requests, ["/ping/fail", "/hook?token=secret", "/topic"])
         {
-            let got = try #require(receiver.next())
-            #expect(got["path"]?.string == path)
+            let got = try #require(all.first { $0?["path"]?.string == path } ?? nil)
             #expect(got["body"]?.string == String(decoding: request.body, as: UTF8.self))
             for header in request.headers {
                 #expect(got["headers"]?[header.name.lowercased()]?.string == header.value)
@@ -109,6 +110,28 @@ struct NotificationSenderTests {
         let failures = send(.ofEnd(RunSamples.run(.failure), after: nil, targets))
         #expect(failures.map(\.subject) == ["webhook", "ntfy"])
         #expect(!"\(failures)".contains("secret"), "\(failures)")
+    }
+
+    @Test("All ways are tried at once: none waits for the answer of another")
+    func together() {
+        // Who asks one after the other never gets a first answer.
+        let receiver = LocalReceiver("--together", "3")
+        #expect(send(.ofEnd(RunSamples.run(.failure), after: nil, targets(receiver))) == [])
+    }
+
+    @Test("Who takes the message and says nothing is given up when patience ends")
+    func silent() {
+        let receiver = LocalReceiver("--http", "1")
+        var targets = NotificationTargets()
+        targets.healthchecks = receiver.http + "/ping"
+        let patience = NotificationSender.Patience(
+            attempts: 1_000_000, connectSeconds: 5, deadlineSeconds: 0.2, pauseSeconds: 0.1,
+            totalSeconds: 1)
+        let failures = send(.ofStart(targets), patience: patience)
+        #expect(failures.map(\.subject) == ["healthchecks"])
+        // As often as there was time for, and not as often as might be.
+        let tries = failures.first?.message.matches(of: #/tried (\d+) times/#).first?.output.1
+        #expect((1...4).contains(tries.flatMap { Int($0) } ?? 1), "\(failures)")
     }
 
     // MARK: Mail

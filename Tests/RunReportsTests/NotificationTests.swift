@@ -140,6 +140,7 @@ struct NotificationTests {
                 files with problems: 2
                 s3://bucket/prefix: nothing was pruned: the store keeps what is deleted
                 /mnt/backup: there is no repository here
+                home: the run that began at 22:00 was killed before its end
 
                 run on mars, begun 2026-03-31T22:00:00.500000000Z, took 63 s, exit code 1
                 batchsync 1.0

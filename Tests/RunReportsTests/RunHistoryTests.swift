@@ -96,6 +96,22 @@ struct RunHistoryTests {
         #expect(directory.contents().count == 3, "\(directory.contents())")
     }
 
+    @Test("The last runs are those at the end of all, wherever the files end", arguments: 0..<12)
+    func last(_ count: Int) throws {
+        let directory = TemporaryDirectory()
+        // A file holds a few runs.
+        let history = RunHistory(state: directory.path, limitBytes: 6_000)
+        for day in 0..<10 {
+            try history.append(
+                RunSamples.run(began: RunSamples.days(day)), to: .profile("home"))
+        }
+        let all = history.runs(of: .profile("home"))
+        #expect(
+            history.lastRuns(count, of: .profile("home")).map(\.began)
+                == all.suffix(count).map(\.began))
+        #expect(history.lastRuns(count, of: .profile("other")).isEmpty)
+    }
+
     @Test("A run just after the file was put aside is not the only one that is known")
     func justPutAside() throws {
         let tiny = RunHistory(state: directory.path, limitBytes: 1)

@@ -43,6 +43,7 @@ enum RunSamples {
         var down = StoreSummary("/mnt/backup")
         down.failure = "there is no repository here"
         run.stores = [store, down]
+        run.notes = ["home: the run that began at 22:00 was killed before its end"]
         if outcome.isTrouble {
             run.text = "/srv/mail: Permission denied (open)"
             run.problemCount = 2

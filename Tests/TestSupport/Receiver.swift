@@ -41,7 +41,7 @@ package final class Receiver {
         waitpid(process, &status, 0)
     }
 
-    /// What it has received next, a JSON object; waits for it.
+    /// What it has received next, a JSON object; waits for it, a minute at most. Nil where nothing came.
     package func next() -> [UInt8]? { output.next() }
 
     /// All that it has received since somebody asked last. It notes a message before it answers: who
@@ -62,11 +62,12 @@ private final class LineReader {
 
     deinit { _ = csys_close(descriptor) }
 
-    /// Waits for the next line; nil at the end.
+    /// Waits for the next line, a minute for each piece of it; nil at the end.
     func next() -> [UInt8]? {
         while true {
             if let line = take() { return line }
-            guard fill() else { return nil }
+            var waiting = pollfd(fd: descriptor, events: Int16(POLLIN), revents: 0)
+            guard poll(&waiting, 1, 60_000) > 0, fill() else { return nil }
         }
     }
 

@@ -2,10 +2,12 @@
 """Receives notifications: an HTTP and an SMTP server on ports of 127.0.0.1, until its standard
 input ends. Prints both ports, then a JSON line for each request or mail.
 
-    receiver.py [--http STATUS,STATUS,...] [--smtp CODE,CODE,...] [--certificate FILE --key FILE]
+    receiver.py [--http STATUS,STATUS,...] [--smtp CODE,CODE,...] [--together N]
+                [--certificate FILE --key FILE]
 
 The statuses and codes answer one request after the other; the last one answers all that follow. An
-HTTP status of 0 closes the connection without an answer. With a certificate SMTP begins in TLS.
+HTTP status of 0 closes the connection without an answer, one of 1 never answers. With --together N
+no request is answered before N are there. With a certificate SMTP begins in TLS.
 """
 
 import argparse
@@ -38,7 +40,13 @@ class Handler(BaseHTTPRequestHandler):
         body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
         say(kind="http", path=self.path, body=body.decode(),
             headers={name.lower(): value for name, value in self.headers.items()})
+        if self.server.gate:
+            self.server.gate.wait()
         status = self.server.answers.next()
+        if status == 1:
+            # Until the client has had enough of it.
+            self.connection.recv(1)
+            return
         if status == 0:
             self.connection.shutdown(socket.SHUT_RDWR)
             return
@@ -117,11 +125,13 @@ def main():
     parser = argparse.ArgumentParser()
     parser.add_argument("--http", default="200")
     parser.add_argument("--smtp", default="250")
+    parser.add_argument("--together", type=int, default=0)
     parser.add_argument("--certificate")
     parser.add_argument("--key")
     options = parser.parse_args()
     http = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
     http.answers = Answers(options.http)
+    http.gate = threading.Barrier(options.together) if options.together else None
     threading.Thread(target=http.serve_forever, daemon=True).start()
     listener = socket.create_server(("127.0.0.1", 0))
     context = None

@@ -193,7 +193,6 @@ struct BackupCommand: Verb {
         }
         let record = exclusion.recorded
         var options = BackupOptions(host: host ?? Assembly.hostName, program: Assembly.program)
-        options.roots = try sources()
         options.walk = try record.walkOptions()
         options.stream = try stream()
         options.tags = tag
@@ -211,17 +210,28 @@ struct BackupCommand: Verb {
         options.recordedOptions = .object(record.fields + [("compression", .count(compression))])
         let monitor = TerminalMonitor(output)
         let locations = [try assembly.location()] + (try replicaLocations(assembly))
-        var job = BackupJob(
-            options: options, locations: locations, assembly: assembly, monitor: monitor)
-        try job.checkSources()
+        func makeJob() throws -> BackupJob {
+            options.roots = try sources()
+            var job = BackupJob(
+                options: options, locations: locations, assembly: assembly, monitor: monitor)
+            try job.checkSources()
+            return job
+        }
         guard !dryRun else {
-            let report = try backUp(job, assembly, monitor)
+            let report = try backUp(try makeJob(), assembly, monitor)
             return report.isPartial ? .partial : .done
         }
-        return try RunReporter.keep(.backup, at: locations, try assembly.directories()) {
-            run, findings in
+        let directories = try assembly.directories()
+        // A source that is not there is a backup that was not made: the history has it too.
+        return try RunReporter.keep(.backup, at: locations, directories) { run, findings in
+            let job = try makeJob()
+            monitor.expect(
+                milliseconds: RunReporter.expectedMilliseconds(
+                    of: .backup, .repository(RunReporter.place(locations[0])),
+                    state: directories.state, roots: job.options.roots.map(\.path)))
             let report = try backUp(job, assembly, monitor)
             run.take(report)
+            run.notes = monitor.notes
             findings.take(report, at: Assembly.now)
             return report.isPartial ? .partial : .done
         }

@@ -3,6 +3,7 @@ import Profiles
 import Replication
 import RunReports
 import SnapshotModel
+import SnapshotRepository
 
 struct RunCommand: Verb {
     static let configuration = CommandConfiguration(
@@ -43,29 +44,36 @@ struct RunCommand: Verb {
     var wantsJSON: Bool { output.json }
 
     func perform() throws -> ExitStatus {
-        var profile = try Assembly.load(name)
+        var profile: Profile
+        do {
+            profile = try Assembly.load(name)
+        } catch {
+            RunReporter.keepUnreadable(name, error, Assembly.standardDirectories)
+            throw error
+        }
         if let waitOnline { profile.schedule.waitOnlineSeconds = Int(waitOnline.seconds) }
         let directories = try Assembly(profile).directories()
         let reporter = RunReporter(
             profile: profile, locations: profile.locations, directories: directories)
-        let lock: RunLock
-        do {
-            lock = try RunLock(profile: profile.name, directories: directories)
-        } catch {
-            reporter.refuse(error)
-            throw error
-        }
+        let lock = try Self.lock(profile, directories, reporter)
         Signals.stopCleanly()
         let monitor = TerminalMonitor(output, log: reporter.log)
+        StoreEventText.listen { [log = reporter.log] in log?.write(.warning, "store", $0) }
+        let expected = RunReporter.expectedMilliseconds(
+            of: .run, .profile(profile.name), state: directories.state)
+        monitor.expect(milliseconds: expected)
+        reporter.begin(expectedMilliseconds: expected)
+        for note in HostPlaces.notes { monitor.keep(note) }
         if let killed = lock.killedRun {
             monitor.note(
                 "\(profile.name): the run that began at \(TimeText.person(killed)) was killed before its end"
             )
         }
-        reporter.begin()
-        let report = try ProfileRun(profile, monitor: monitor).perform(
+        for note in ProfileInspection.exposedSecrets(of: profile) { monitor.note(note) }
+        var report = try ProfileRun(profile, monitor: monitor).perform(
             ifOlderThan: ifOlderThan.map { Int($0.seconds) }
                 ?? profile.schedule.ifOlderThanSeconds)
+        report.notes = monitor.notes
         if output.json { JSONOutput.print("run", report.fields) } else { tell(report) }
         Console.shared.flush()
         var findings = RunReporter.Findings()
@@ -79,11 +87,31 @@ struct RunCommand: Verb {
         return report.status
     }
 
+    /// Sees to it that the profile runs once at a time; who is not let in is told of.
+    private static func lock(
+        _ profile: Profile, _ directories: HostDirectories, _ reporter: RunReporter
+    ) throws -> RunLock {
+        do {
+            return try RunLock(profile: profile.name, directories: directories)
+        } catch let error as CommandError where error.status == .running {
+            reporter.refuse(error)
+            throw error
+        } catch {
+            // Not another run that goes on, but one that cannot begin: it is told like any failure.
+            var run = RunSummary(.run, profile: profile.name)
+            run.end(error)
+            reporter.begin()
+            reporter.end(run, RunReporter.Findings())
+            throw error
+        }
+    }
+
     private func tell(_ report: RunReport) {
         let console = Console.shared
         if !output.quiet, report.failures.isEmpty || report.backup != nil {
+            let sentence = report.backup.map(RunReport.sentence) ?? report.summary
             console.out(
-                "\(report.profile): \(report.summary), took \(TimeText.duration(milliseconds: report.milliseconds))"
+                "\(report.profile): \(sentence), took \(TimeText.duration(milliseconds: report.milliseconds))"
             )
         }
         for failure in report.failures {
@@ -110,7 +138,6 @@ struct RunCommand: Verb {
                     "pruned, \(NumberText.bytes(pruned.deleted.bytes)) deleted, \(NumberText.bytes(pruned.condemned.bytes)) condemned"
                 )
             }
-            if let failure = store.failure { parts.append(failure) }
             parts += store.notices
             if !parts.isEmpty {
                 console.out("  \(store.location): \(parts.joined(separator: ", "))")

@@ -13,6 +13,9 @@ struct ScheduleCommand: ParsableCommand {
             system, which may read everything and write only where the job writes; for others units of the user. Where there is no systemd, a line of \
             the user's crontab does it. In a container batchsync daemon runs the same schedules.
 
+            The installation also brings units for any profile in /etc/batchsync, without times and limits of its own: \
+            'systemctl start batchsync@home' runs one now, and 'systemctl enable --now batchsync@home.timer' every night.
+
                 batchsync schedule install home
                 batchsync schedule show home
                 batchsync schedule remove home
@@ -231,7 +234,7 @@ struct ScheduleRemoveCommand: Verb {
     @OptionGroup var options: ScheduleOptions
 
     func perform() throws -> ExitStatus {
-        let name = Self.profileName(options.name)
+        let name = ProfileSearchPath.profileName(of: options.name)
         let console = Console.shared
         var found = false
         if let systemd = try options.systemd() {
@@ -257,12 +260,5 @@ struct ScheduleRemoveCommand: Verb {
         }
         if !found { console.out("\(name): no schedule is installed") }
         return .done
-    }
-
-    /// What `Profile.load` would call it.
-    private static func profileName(_ word: String) -> String {
-        let file = word[
-            (word.lastIndex(of: "/").map { word.index(after: $0) } ?? word.startIndex)...]
-        return String(file.hasSuffix(".toml") ? file.dropLast(5) : file)
     }
 }

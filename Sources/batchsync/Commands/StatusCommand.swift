@@ -51,12 +51,26 @@ struct StatusCommand: Verb {
     private struct Unfinished {
         let name: String
         let run: RunLock.Unfinished
+        /// How long it takes as a rule; nil where nobody knows, and where nothing runs.
+        let expectedMilliseconds: Int?
+
+        init(_ name: String, _ run: RunLock.Unfinished, state: String) {
+            self.name = name
+            self.run = run
+            expectedMilliseconds =
+                run.isRunning
+                ? RunReporter.expectedMilliseconds(of: .run, .profile(name), state: state) : nil
+        }
 
         var sentence: String {
             let since = TimeText.person(run.since)
-            return run.isRunning
-                ? "\(name): running since \(since)"
-                : "\(name): the run that began at \(since) was killed before its end"
+            guard run.isRunning else {
+                return "\(name): the run that began at \(since) was killed before its end"
+            }
+            let rule = expectedMilliseconds.map {
+                ", and takes \(TimeText.duration(milliseconds: $0)) as a rule"
+            }
+            return "\(name): running since \(since)\(rule ?? "")"
         }
     }
 
@@ -69,16 +83,19 @@ struct StatusCommand: Verb {
         var report = StatusReport()
         var broken: [Broken] = []
         var unfinished: [Unfinished] = []
+        // Each file is read once: monitoring asks every minute.
         let known = book.all()
+        func record(_ profile: String?, _ location: String) -> StatusRecord {
+            known.first { $0.profile == profile && $0.location == location }
+                ?? StatusRecord(profile: profile, location: location)
+        }
         func add(_ profile: String?, _ location: String, _ maximumAge: Int?) {
             guard place == nil || place == location else { return }
-            let facts = book.record(profile: nil, location: location)
-            let record =
-                profile == nil
-                ? facts
-                : book.record(profile: profile, location: location).takingStoreFacts(from: facts)
+            let facts = record(nil, location)
+            let own =
+                profile == nil ? facts : record(profile, location).takingStoreFacts(from: facts)
             report.add(
-                record, maximumAgeSeconds: maxAge.map { Int($0.seconds) } ?? maximumAge, now: now)
+                own, maximumAgeSeconds: maxAge.map { Int($0.seconds) } ?? maximumAge, now: now)
         }
         for name in profiles.isEmpty ? Self.profileNames(known) : profiles {
             do {
@@ -86,7 +103,9 @@ struct StatusCommand: Verb {
                 if let run = RunLock.unfinished(
                     profile: profile.name, directories: Assembly.standardDirectories)
                 {
-                    unfinished.append(Unfinished(name: profile.name, run: run))
+                    unfinished.append(
+                        Unfinished(
+                            profile.name, run, state: Assembly.standardDirectories.state))
                 }
                 for location in profile.locations {
                     add(
@@ -120,6 +139,10 @@ struct StatusCommand: Verb {
                                 .object([
                                     ("profile", .string($0.name)), ("since", .time($0.run.since)),
                                     ("running", .bool($0.run.isRunning)),
+                                    (
+                                        "expected_ms",
+                                        $0.expectedMilliseconds.map { .count($0) } ?? .null
+                                    ),
                                 ])
                             })
                     ),
@@ -195,9 +218,20 @@ struct StatusCommand: Verb {
             .init(age, line.isLate ? .red : nil),
             .init(line.source.map { $0.problemCount > 0 ? "\($0.problemCount)" : "" } ?? "", .red),
             .init(last ?? "", trouble ? .red : .green),
-            .init(line.verifiedShare.map { "\(Int($0 * 100)) %" } ?? ""),
+            .init(verified(line)),
             .init(line.storedBytes.map { NumberText.bytes($0) } ?? ""), .init(growth ?? ""),
         ]
+    }
+
+    /// The share that was read back of late, and what was not read for longest.
+    private static func verified(_ line: StatusReport.Line) -> String {
+        guard let share = line.verifiedShare else { return "" }
+        let percent = "\(Int(share * 100)) %"
+        if let never = line.neverReadBytes, never > 0 {
+            return "\(percent), \(NumberText.bytes(never)) never"
+        }
+        guard share < 1, let oldest = line.oldestRead else { return percent }
+        return "\(percent), oldest \(ageText(Int(Assembly.now.seconds - oldest.seconds)))"
     }
 
     private static func sources(_ source: StatusRecord.Source) -> String {

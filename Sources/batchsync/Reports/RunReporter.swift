@@ -10,7 +10,7 @@ import Transfer
 /// notifications.
 ///
 /// Nothing in here makes a run fail: what cannot be written or does not arrive is said on standard
-/// error.
+/// error, and in the log and the notifications that come after it.
 struct RunReporter {
     /// What a run has found out of its stores, by the places that it was given.
     struct Findings {
@@ -33,12 +33,17 @@ struct RunReporter {
         state = directories.state
         log = profile.map { profile in
             RunLog(
-                path: profile.log.file ?? "\(directories.state)/log/\(profile.name).jsonl",
+                path: profile.log.file ?? Self.logPath(profile.name, directories.state),
                 level: RunLog.Level(profile.log.level),
                 rotateAtBytes: Int(clamping: profile.log.rotateAtBytes.bytes),
                 profile: profile.name, now: { Assembly.now })
         }
         if profile?.log.file == nil { try? LocalFile.makeDirectory("\(directories.state)/log") }
+    }
+
+    /// Where the log of a profile lies that does not say.
+    private static func logPath(_ name: String, _ state: String) -> String {
+        "\(state)/log/\(name).jsonl"
     }
 
     private var subject: RunHistory.Subject {
@@ -55,9 +60,28 @@ struct RunReporter {
 
     // MARK: The run
 
-    func begin() {
-        log?.write(.info, "started", "run of \(profile?.name ?? locations[0])")
+    /// - Parameter expectedMilliseconds: How long it takes as a rule; nil where nobody knows.
+    func begin(expectedMilliseconds: Int? = nil) {
+        log?.write(
+            .info, "started", "run of \(profile?.name ?? locations[0])",
+            [("expected_ms", expectedMilliseconds.map { .count($0) } ?? .null)])
         if let profile, profile.notify.healthchecks != nil { send(.brief) { .ofStart($0) } }
+    }
+
+    /// Whoever backs up this and that by words finds some runs of the same among these.
+    private static let runsLookedAt = 100
+
+    /// How long a run will take, by what is remembered of earlier ones.
+    ///
+    /// - Parameter roots: What is backed up, where only runs of the same teach anything.
+    static func expectedMilliseconds(
+        of verb: RunSummary.Verb, _ subject: RunHistory.Subject, state: String,
+        roots: [[UInt8]]? = nil
+    ) -> Int? {
+        let runs = RunHistory(state: state).lastRuns(runsLookedAt, of: subject).filter { run in
+            roots.map { Set(run.roots) == Set($0) } ?? true
+        }
+        return RunHistory.expectedMilliseconds(of: verb, after: runs)
     }
 
     /// A second run that was not let in. It is no run, so only the log has it.
@@ -65,22 +89,40 @@ struct RunReporter {
         log?.write(.warning, "refused", ErrorReport(error).message)
     }
 
+    /// A profile that cannot be read names nobody who could be told. What this host keeps by
+    /// itself has the run all the same: the history, and the log where it lies as a rule.
+    static func keepUnreadable(_ word: String, _ error: any Error, _ directories: HostDirectories) {
+        // A name that was misspelled is no job that did not run.
+        if let error = error as? ProfileError, error.kind == .notFound { return }
+        let name = ProfileSearchPath.profileName(of: word)
+        var run = RunSummary(.run, profile: name)
+        run.end(error)
+        try? LocalFile.makeDirectory("\(directories.state)/log")
+        RunLog(
+            path: logPath(name, directories.state), level: .info, rotateAtBytes: 10_000_000,
+            profile: name, now: { Assembly.now }
+        ).write(run)
+        try? RunHistory(state: directories.state).append(run, to: .profile(name))
+    }
+
     /// - Parameter findings: What changes in the records of the stores beside the run itself.
-    func end(_ run: RunSummary, _ findings: Findings) {
-        log?.write(run)
+    func end(_ ended: RunSummary, _ findings: Findings) {
+        var run = ended
         let history = RunHistory(state: state)
-        let previous = history.runs(of: subject).last { $0.verb == run.verb }?.outcome
-        if run.outcome != .skipped { attempt { try history.append(run, to: subject) } }
-        let records = updateStatus(run, findings)
-        if let profile {
-            if let path = profile.metrics.textfile {
-                attempt {
-                    try MetricsText(of: run, records: records, now: Assembly.now).write(to: path)
-                }
+        let previous = history.lastRuns(Self.runsLookedAt, of: subject)
+            .last { $0.verb == run.verb }?.outcome
+        if run.outcome != .skipped { attempt(&run) { try history.append(ended, to: subject) } }
+        let records = updateStatus(&run, findings)
+        if let path = profile?.metrics.textfile {
+            attempt(&run) {
+                try MetricsText(of: ended, records: records, now: Assembly.now).write(to: path)
             }
+        }
+        log?.write(run)
+        if let failure = log?.failure { note(failure, in: &run) }
+        if profile != nil {
             send(Signals.haveArrived ? .brief : .long) { .ofEnd(run, after: previous, $0) }
         }
-        if let failure = log?.failure { say(failure) }
     }
 
     /// Runs what a verb does by words, and keeps how it went.
@@ -107,16 +149,17 @@ struct RunReporter {
 
     // MARK: Status
 
-    private func updateStatus(_ run: RunSummary, _ findings: Findings) -> [StatusRecord] {
+    private func updateStatus(_ run: inout RunSummary, _ findings: Findings) -> [StatusRecord] {
         let book = StatusBook(state: state)
+        let told = run
         return locations.map { location in
             let place = Self.place(location)
             var record = StatusRecord(profile: profile?.name, location: place)
-            attempt {
+            attempt(&run) {
                 let store = try book.update(profile: nil, location: place) { store in
                     for change in findings.facts[location] ?? [] { change(&store) }
                     guard profile == nil else { return }
-                    store.note(run)
+                    store.note(told)
                     if let source = findings.sources[location] { store.note(source) }
                 }
                 guard let profile else {
@@ -125,7 +168,7 @@ struct RunReporter {
                 }
                 record = try book.update(profile: profile.name, location: place) { own in
                     own.profileFile = profile.files.first
-                    if run.outcome != .skipped { own.note(run) }
+                    if told.outcome != .skipped { own.note(told) }
                     if let source = findings.sources[location] { own.note(source) }
                 }.takingStoreFacts(from: store)
             }
@@ -133,14 +176,22 @@ struct RunReporter {
         }
     }
 
-    private func attempt(_ body: () throws -> Void) {
+    /// Writes one of this host's files; where that fails the run goes on, and what comes after tells.
+    private func attempt(_ run: inout RunSummary, _ body: () throws -> Void) {
         do {
             try body()
         } catch let error as RunReportError {
-            say(error)
+            log?.write(.warning, "report", error.description)
+            note(error, in: &run)
         } catch {
+            log?.write(.warning, "report", "\(error)")
             Console.shared.say("batchsync: \(error)")
         }
+    }
+
+    private func note(_ error: RunReportError, in run: inout RunSummary) {
+        say(error)
+        run.notes.append(error.description)
     }
 
     private func say(_ error: RunReportError) {

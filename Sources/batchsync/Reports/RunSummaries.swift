@@ -76,6 +76,7 @@ extension RunSummary {
             }
         }
         failures = report.failures.map { Failure($0.message, remedy: $0.remedy) }
+        notes = report.notes
         end(report.status)
         if report.skipped != nil { outcome = .skipped }
         text = report.summary

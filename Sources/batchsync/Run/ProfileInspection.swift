@@ -82,14 +82,28 @@ struct ProfileInspection {
 
     /// A file that others can read keeps no secret.
     private mutating func inspectSecretFile(_ path: String?, _ key: String, _ what: String) {
-        guard let path, inspectFile(path, key, what) else { return }
+        guard let path, inspectFile(path, key, what), Self.isExposed(path) else { return }
+        warn(key, Self.exposure(path), remedy: "chmod 600 \(path)")
+    }
+
+    private static func isExposed(_ path: String) -> Bool {
         var status = stat()
-        guard stat(path, &status) == 0, status.st_mode & S_IFMT == S_IFREG else { return }
-        if status.st_mode & (S_IRGRP | S_IROTH | S_IWGRP | S_IWOTH) != 0 {
-            warn(
-                key, "others than its owner can read or write \(path), which holds a secret",
-                remedy: "chmod 600 \(path)")
+        guard stat(path, &status) == 0, status.st_mode & S_IFMT == S_IFREG else { return false }
+        return status.st_mode & (S_IRGRP | S_IROTH | S_IWGRP | S_IWOTH) != 0
+    }
+
+    private static func exposure(_ path: String) -> String {
+        "others than its owner can read or write \(path), which holds a secret"
+    }
+
+    /// What is to be said of files that keep secrets of a profile and keep them badly, in a run that
+    /// uses them all the same.
+    static func exposedSecrets(of profile: Profile) -> [String] {
+        var paths = profile.secrets.compactMap {
+            if case .file(let path) = $0.reference { path } else { nil }
         }
+        paths += ([profile.repository] + profile.replicas).compactMap(\.passwordFile)
+        return Set(paths).sorted().filter(isExposed).map { "\(exposure($0)): chmod 600 \($0)" }
     }
 
     // MARK: Sources

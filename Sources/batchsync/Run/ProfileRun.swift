@@ -70,7 +70,8 @@ struct ProfileRun {
             } catch {
                 let failure = ErrorReport(error)
                 store.failure = failure.message
-                report.failures.append((failure.message, failure.remedy))
+                report.failures.append(
+                    ("\(repository.location): \(failure.message)", failure.remedy))
                 report.worsen(.partial)
             }
             report.stores.append(store)
@@ -91,7 +92,7 @@ struct ProfileRun {
             if !verified.isSound {
                 report.worsen(.damaged)
                 for finding in verified.findings where finding.isDamage {
-                    report.failures.append(("\(location): \(finding)", finding.remedy))
+                    report.failures.append(("\(location): \(finding.description)", finding.remedy))
                 }
                 // What is damaged is looked at by a person before anything is deleted.
                 store.notices.append("nothing was forgotten or pruned: damage was found")

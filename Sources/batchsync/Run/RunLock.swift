@@ -51,7 +51,14 @@ final class RunLock {
                 .failed, "\(path): \(String(cString: strerror(-descriptor)))",
                 remedy: "check the state directory")
         }
-        guard csys_try_lock(descriptor) == 0 else {
+        let locked = csys_try_lock(descriptor)
+        guard locked == 0 || locked == -EWOULDBLOCK else {
+            _ = csys_close(descriptor)
+            throw CommandError(
+                .failed, "\(path) cannot be locked: \(String(cString: strerror(-locked)))",
+                remedy: "the state directory has to lie on a file system that knows locks")
+        }
+        guard locked == 0 else {
             let holder = (try? LocalFile.read(path, maximumBytes: 4096)).flatMap { bytes in
                 bytes.flatMap { JSONValue(parsing: $0) }
             }

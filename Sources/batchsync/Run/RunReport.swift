@@ -25,6 +25,8 @@ struct RunReport {
     var hooks: [(name: String, outcome: HookOutcome)] = []
     /// What went wrong, in the order in which it did; the first is the reason.
     var failures: [(message: String, remedy: String)] = []
+    /// What somebody should know that is no failure, as sentences.
+    var notes: [String] = []
     /// Why nothing was done, where that is right.
     var skipped: String?
 
@@ -35,8 +37,8 @@ struct RunReport {
     }
 
     var milliseconds: Int {
-        Int(ended.seconds - began.seconds) * 1000
-            + (Int(ended.nanoseconds) - Int(began.nanoseconds)) / 1_000_000
+        // A clock that was set back meanwhile makes no run end before it began.
+        max(0, Int((ended.nanosecondsSince1970 - began.nanosecondsSince1970) / 1_000_000))
     }
 
     /// The worst of what happened counts.
@@ -61,8 +63,9 @@ struct RunReport {
     /// One sentence.
     var summary: String {
         if let skipped { return skipped }
-        if let first = failures.first { return first.message }
-        return backup.map(Self.sentence) ?? "nothing was backed up"
+        let made = backup.map(Self.sentence)
+        guard let first = failures.first else { return made ?? "nothing was backed up" }
+        return made.map { "\($0); \(first.message)" } ?? first.message
     }
 
     /// One sentence about a backup.
@@ -128,7 +131,7 @@ struct RunReport {
                         ])
                     })
             ),
-            StoreSession.shared.trafficField,
+            ("notes", .array(notes.map { .string($0) })), StoreSession.shared.trafficField,
         ]
     }
 }

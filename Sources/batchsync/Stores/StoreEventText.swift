@@ -12,7 +12,13 @@ enum StoreEventText {
     }
 
     private static let state = Mutex(State())
+    private static let listener = Mutex<(@Sendable (String) -> Void)?>(nil)
     private static let seconds = 30.0
+
+    /// What is said from now on is told to `body` as well.
+    static func listen(_ body: @escaping @Sendable (String) -> Void) {
+        listener.withLock { $0 = body }
+    }
 
     static func tell(_ event: StoreEvent) {
         let line: String? = state.withLock { state in
@@ -48,7 +54,9 @@ enum StoreEventText {
                 return "the store answers, after \(TimeText.duration(after))"
             }
         }
-        if let line { Console.shared.say("batchsync: \(line)") }
+        guard let line else { return }
+        Console.shared.say("batchsync: \(line)")
+        listener.withLock { $0 }?(line)
     }
 }
 

@@ -39,7 +39,10 @@ struct StoreGroup {
         }
         guard let first = found.first else {
             throw CommandError(
-                .failed, "no store of the repository answers; nothing was done",
+                .failed,
+                "no store of the repository answers, nothing was done: "
+                    + lost.map { "\($0.location): \($0.failure?.description ?? "")" }
+                    .joined(separator: "; "),
                 remedy: lost.first?.failure?.remedy ?? "")
         }
         leader = first.repository

@@ -9,6 +9,9 @@ import Transfer
 /// A store as a verb uses it: with retries, limits and counting around it.
 struct OpenedStore: Sendable {
     let store: any ObjectStore
+    /// The same for the first question to it: what does not answer at the beginning is not waited
+    /// for as long as what went away during the work.
+    let firstContact: any ObjectStore
     /// As its user named it.
     let location: String
     let controls: StoreControls
@@ -38,6 +41,9 @@ struct StoreOpener {
     /// Calls at once beyond which no store is tried: memory and descriptors are for more than this.
     static let mostCallsToS3 = 32
     static let mostCallsToSFTP = 8
+    /// How long a store may fail to answer before the work, unless the user says to wait for it. One
+    /// store that is down must not hold up the others; one that is overloaded gets some attempts.
+    private static let firstContactSeconds = 10.0
 
     var spoolDirectory: String {
         access.spoolDirectory ?? Assembly.variable("TMPDIR") ?? "/var/tmp"
@@ -100,7 +106,8 @@ struct StoreOpener {
         settings.retry.patienceSeconds = access.waitOnlineSeconds ?? 60
         let (wrapped, controls) = StoreStack.wrap(store, settings)
         return OpenedStore(
-            store: wrapped, location: location, controls: controls, uploads: .local,
+            store: wrapped, firstContact: wrapped, location: location, controls: controls,
+            uploads: .local,
             memory: memory)
     }
 
@@ -109,9 +116,12 @@ struct StoreOpener {
     ) -> OpenedStore {
         let (wrapped, controls) = StoreStack.wrap(
             store, settings(memory: memory, maximum: maximum))
+        var brief = settings(memory: memory, maximum: nil)
+        brief.retry.patienceSeconds = access.waitOnlineSeconds ?? Self.firstContactSeconds
         let threads = access.connections ?? maximum
         return OpenedStore(
-            store: wrapped, location: location, controls: controls,
+            store: wrapped, firstContact: StoreStack.wrap(store, brief).store, location: location,
+            controls: controls,
             uploads: .remote(
                 threads: min(threads, Self.mostCallsToSFTP),
                 spoolBytes: access.spoolBytes ?? Limits.spoolBytes),

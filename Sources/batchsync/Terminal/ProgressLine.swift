@@ -18,7 +18,9 @@ final class TerminalMonitor: Monitor {
     private let phaseName = Mutex("")
     private let isDone = Atomic<Bool>(false)
     private let shownProblems = Atomic<Int>(0)
-    private let said = Mutex<Set<String>>([])
+    private let said = Mutex<[String]>([])
+    /// What earlier runs have taught of this one, and when it began.
+    private let expectation = Mutex<(began: Int64, milliseconds: Int)?>(nil)
 
     /// Lines about single files; what is beyond them is in the summary and with the snapshot.
     private static let problemLines = 1000
@@ -69,10 +71,25 @@ final class TerminalMonitor: Monitor {
 
     /// Said once: a verb puts its notes into its report as well.
     func note(_ text: String) {
-        guard said.withLock({ $0.insert(text).inserted }) else { return }
-        log?.write(.info, "note", text)
-        if !isQuiet { console.say("batchsync: \(text)") }
+        if keep(text), !isQuiet { console.say("batchsync: \(text)") }
     }
+
+    /// The same for what was said on the console already.
+    ///
+    /// - Returns: Whether it is new.
+    @discardableResult
+    func keep(_ text: String) -> Bool {
+        let isNew = said.withLock { said in
+            guard !said.contains(text) else { return false }
+            said.append(text)
+            return true
+        }
+        if isNew { log?.write(.info, "note", text) }
+        return isNew
+    }
+
+    /// All that was noted, in the order in which it was.
+    var notes: [String] { said.withLock { $0 } }
 
     // MARK: The line
 
@@ -81,6 +98,12 @@ final class TerminalMonitor: Monitor {
 
     /// Whether the verb has ended.
     var isOver: Bool { isDone.load(ordering: .relaxed) }
+
+    /// From now on the line counts from here, and says how long all of it takes as a rule.
+    func expect(milliseconds: Int?) {
+        guard let milliseconds else { return }
+        expectation.withLock { $0 = (csys_boottime_ns(), milliseconds) }
+    }
 
     /// Runs a verb with the line shown.
     func whileShowing<Value>(_ body: () throws -> Value) rethrows -> Value {
@@ -95,7 +118,10 @@ final class TerminalMonitor: Monitor {
     }
 
     private func draw() {
-        var rate = ProgressRate(start: csys_boottime_ns())
+        let expectation = expectation.withLock { $0 }
+        var rate = ProgressRate(
+            start: expectation?.began ?? csys_boottime_ns(),
+            expectedMilliseconds: expectation?.milliseconds)
         var slept = 0
         while !isDone.load(ordering: .relaxed) {
             // Short naps: the end of the verb is not made to wait for the line.
@@ -113,11 +139,21 @@ final class TerminalMonitor: Monitor {
 /// Rate and time left from counts that were looked at now and then.
 struct ProgressRate {
     private let start: Int64
+    /// How long all of it takes as a rule; nil where nobody knows.
+    private let expectedMilliseconds: Int?
     /// What was counted when, of the last seconds: a rate over the whole run would hide that it stands still.
     private var window: [(time: Int64, bytes: Int, entries: Int)] = []
     private static let windowNanoseconds: Int64 = 5_000_000_000
 
-    init(start: Int64) { self.start = start }
+    /// What is over before anybody has read the line.
+    private static let leastExpectedMilliseconds = 10_000
+
+    init(start: Int64, expectedMilliseconds: Int? = nil) {
+        self.start = start
+        self.expectedMilliseconds = expectedMilliseconds.flatMap {
+            $0 >= Self.leastExpectedMilliseconds ? $0 : nil
+        }
+    }
 
     mutating func line(phase: String, counts: ProgressCounts, now: Int64) -> String {
         let entries = counts.entries.load(ordering: .relaxed)
@@ -127,7 +163,12 @@ struct ProgressRate {
         let problems = counts.problems.load(ordering: .relaxed)
         window.append((now, bytes, entries))
         window.removeAll { now - $0.time > Self.windowNanoseconds }
-        var parts = [TimeText.clock(seconds: Int((now - start) / 1_000_000_000))]
+        let elapsed = Int((now - start) / 1_000_000)
+        var clock = TimeText.clock(seconds: elapsed / 1000)
+        // A run that takes longer than ever is no longer compared with others.
+        let expected = expectedMilliseconds.flatMap { $0 > elapsed ? $0 : nil }
+        if let expected { clock += " of about \(TimeText.clock(seconds: expected / 1000))" }
+        var parts = [clock]
         if !phase.isEmpty { parts.append(phase) }
         if entries > 0 || entriesExpected > 0 {
             let total = entriesExpected > 0 ? " of \(NumberText.grouped(entriesExpected))" : ""
@@ -137,20 +178,23 @@ struct ProgressRate {
             let total = bytesExpected > 0 ? " of \(NumberText.bytes(bytesExpected))" : ""
             parts.append("\(NumberText.bytes(bytes))\(total)")
         }
+        var left: Double?
         if let first = window.first, now > first.time {
             let seconds = Double(now - first.time) / 1e9
             let bytesRate = Double(bytes - first.bytes) / seconds
             let entriesRate = Double(entries - first.entries) / seconds
             if bytesRate >= 1 { parts.append("\(NumberText.bytes(Int(bytesRate)))/s") }
-            var left: Double?
             if bytesExpected > bytes, bytesRate > 0 {
                 left = Double(bytesExpected - bytes) / bytesRate
             } else if bytesExpected == 0, entriesExpected > entries, entriesRate > 0 {
                 left = Double(entriesExpected - entries) / entriesRate
             }
-            if let left, left < 1e7 {
-                parts.append("\(TimeText.clock(seconds: Int(left) + 1)) left")
-            }
+        }
+        // What can be counted is not all there is to do: the rest, which earlier runs had as well, is
+        // in how long they took.
+        if let expected { left = max(left ?? 0, Double(expected - elapsed) / 1000) }
+        if let left, left < 1e7 {
+            parts.append("\(TimeText.clock(seconds: Int(left) + 1)) left")
         }
         if problems > 0 { parts.append(NumberText.counted(problems, "problem")) }
         return parts.joined(separator: "  ")
