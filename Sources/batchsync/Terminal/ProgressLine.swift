@@ -152,6 +152,10 @@ struct ProgressRate {
                 parts.append("\(TimeText.clock(seconds: Int(left) + 1)) left")
             }
         }
+        if counts.waitingForStore.load(ordering: .relaxed) > 0 {
+            let spooled = counts.spooledBytes.load(ordering: .relaxed)
+            parts.append("waiting for the store, \(NumberText.bytes(spooled)) in the spool")
+        }
         if problems > 0 { parts.append(NumberText.counted(problems, "problem")) }
         return parts.joined(separator: "  ")
     }
