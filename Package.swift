@@ -186,7 +186,9 @@ let package = Package(
             swiftSettings: strict),
         .testTarget(
             name: "CommandTests",
-            dependencies: ["SnapshotModel", "Profiles", "CSystem", "TestSupport", "batchsync"],
+            dependencies: [
+                "SnapshotModel", "Profiles", "Replication", "CSystem", "TestSupport", "batchsync",
+            ],
             exclude: ["Fixtures"], swiftSettings: strict),
         .testTarget(
             name: "RunReportsTests",

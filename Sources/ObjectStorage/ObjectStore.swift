@@ -13,7 +13,8 @@
 /// call throws a `StorageError` and nothing else; its `isTransient` says whether another attempt
 /// may help. `StoreConformance` checks all of this against a living store.
 package protocol ObjectStore: Sendable {
-    /// What this store can do beyond the contract. Constant over the life of the store.
+    /// What this store can do beyond the contract. Constant over the life of the store, but for
+    /// `keepsDeleted`.
     var capabilities: StoreCapabilities { get }
 
     /// Stores the whole of `content` under `key` and returns once the store has promised to keep
@@ -57,7 +58,8 @@ package protocol ObjectStore: Sendable {
     func delete(_ key: ObjectKey) throws(StorageError)
 
     /// Removes the objects, durably, in as few requests as the store can, and hands each that it
-    /// could not remove to `failed`. Missing ones are no error.
+    /// could not remove to `failed`. Missing ones are no error. One that the store keeps on purpose,
+    /// because it is under a retention, is among those and stays visible.
     func delete(_ keys: [ObjectKey], _ failed: (ObjectKey, StorageError) -> Void)
 
     /// Makes an empty spool file in the place that suits this store best.
@@ -78,6 +80,11 @@ package protocol ObjectStore: Sendable {
     /// Removes the directory `prefix` and those below it as far as nothing lies in them, where a
     /// store has directories. Never fails: an empty directory does no harm.
     func removeEmptyDirectories(below prefix: String)
+
+    /// Told by whoever knows what the bytes of an object must be: what came of one at first was
+    /// something else, and what came when it was fetched once more was right. Changes nothing; it is
+    /// counted.
+    func noteAlteredTransfer()
 }
 
 extension ObjectStore {
@@ -115,6 +122,8 @@ extension ObjectStore {
 
     package func removeEmptyDirectories(below prefix: String) {}
 
+    package func noteAlteredTransfer() {}
+
     package func digests(
         of keys: [ObjectKey], _ body: (ObjectKey, [UInt8]) -> Bool
     ) throws(StorageError) {
@@ -143,6 +152,7 @@ package struct StoreCapabilities: Sendable, Equatable {
     /// damaged.
     package var sendsDigests = false
     /// What is deleted is kept as an older version, and takes space until somebody removes that.
+    /// Known for sure once something was deleted.
     package var keepsDeleted = false
     /// Another object is refused where a key is taken. Elsewhere that names are digests of what they
     /// name has to do.

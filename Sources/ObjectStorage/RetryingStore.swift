@@ -10,7 +10,8 @@ package struct RetryingStore: StoreWrapper {
     private let counter: TrafficCounter?
     private var deadline: Int64?
 
-    /// - Parameter counter: Counts each call that is made again.
+    /// - Parameter counter: Counts each call that is made again, and each object that had to be
+    ///   fetched again because it arrived altered.
     package init(
         _ base: any ObjectStore, policy: RetryPolicy = RetryPolicy(),
         surroundings: StoreSurroundings = StoreSurroundings(), counter: TrafficCounter? = nil
@@ -140,6 +141,8 @@ package struct RetryingStore: StoreWrapper {
             }
         }
     }
+
+    package func noteAlteredTransfer() { counter?.countAltered() }
 
     private func checkDeadline(_ call: StoreCall) throws(StorageError) {
         if let deadline, surroundings.now() >= deadline {

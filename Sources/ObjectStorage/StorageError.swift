@@ -93,7 +93,7 @@ package struct StorageError: Error, Sendable, CustomStringConvertible {
         StorageError(
             kind, operation, key: key, location: location, cause: "\(cause); \(words)",
             isTransient: isTransient, isOverload: isOverload,
-            retryAfterSeconds: retryAfterSeconds, hint: hint)
+            retryAfterSeconds: retryAfterSeconds, retainedUntil: retainedUntil, hint: hint)
     }
 
     /// One sentence: what could not be done to what, and why.

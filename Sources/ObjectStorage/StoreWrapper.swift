@@ -96,4 +96,6 @@ extension StoreWrapper {
     package func removeEmptyDirectories(below prefix: String) {
         base.removeEmptyDirectories(below: prefix)
     }
+
+    package func noteAlteredTransfer() { base.noteAlteredTransfer() }
 }

@@ -19,6 +19,8 @@ package final class TrafficCounter: Sendable {
         package var bytesReceived = 0
         /// Calls that were made again after a failure that could pass.
         package var retries = 0
+        /// Objects, or parts of them, that arrived altered and were right when fetched once more.
+        package var altered = 0
         /// How long calls took, the attempts one by one.
         package var latencies: [Request: Latency] = [:]
 
@@ -58,6 +60,7 @@ package final class TrafficCounter: Sendable {
         }
     }
     package func countRetry() { counts.withLock { $0.retries += 1 } }
+    package func countAltered() { counts.withLock { $0.altered += 1 } }
 
     package var now: Counts { counts.withLock { $0 } }
 }

@@ -193,7 +193,10 @@ final class BackupRun {
                 repository, in: listing, condemned: seen, listed: present)
         }
         self.index = index
-        for error in index.damaged { notes.append("index: \(error.description)") }
+        for error in index.damaged {
+            notes.append(
+                "index: \(error.description)" + (error.remedy.isEmpty ? "" : "; \(error.remedy)"))
+        }
         runIndex = RunIndex(index)
         for bundle in left.bundles
         where adoptable[bundle.id] == bundle.size && !condemned.bundles.contains(bundle.id)
@@ -261,10 +264,11 @@ final class BackupRun {
             contentSink = BundleSink(
                 repository, index: runIndex, kind: .content, journal: journal,
                 limits: options.uploads, replicas: replicaRuns, bundleBytes: options.bundleBytes,
+                counts: monitor.counts,
                 onStored: { try lease.bundleStored($0) })
             manifestSink = BundleSink(
                 repository, index: runIndex, kind: .manifest, journal: journal,
-                limits: options.uploads, replicas: replicaRuns,
+                limits: options.uploads, replicas: replicaRuns, counts: monitor.counts,
                 onStored: { try lease.bundleStored($0) })
         }
         let chunks = try ManifestChunks(index: runIndex, sink: manifestSink)

@@ -1,5 +1,6 @@
 import BundleFormat
 import SnapshotRepository
+import Synchronization
 
 /// A bundle that is complete, in its spool file.
 struct FinishedBundle: Sendable {
@@ -28,13 +29,19 @@ final class BundleUploader: @unchecked Sendable {
     }
 
     private let limits: UploadLimits
+    private let counts: ProgressCounts
     private let store: @Sendable (FinishedBundle) throws -> Void
     private let queue = Monitored(Queue())
     private var threads: [WorkThread] = []
 
+    /// - Parameter counts: Told what waits for the store.
     /// - Parameter store: Makes one bundle durable; called on several threads at once.
-    init(_ limits: UploadLimits, store: @escaping @Sendable (FinishedBundle) throws -> Void) {
+    init(
+        _ limits: UploadLimits, counts: ProgressCounts,
+        store: @escaping @Sendable (FinishedBundle) throws -> Void
+    ) {
         self.limits = limits
+        self.counts = counts
         self.store = store
         threads = (0..<max(limits.threads, 1)).map { _ in
             WorkThread { [unowned self] in storeAll() }
@@ -56,6 +63,8 @@ final class BundleUploader: @unchecked Sendable {
     var stored: (bytes: Int, bundles: Int) { queue.read { ($0.storedBytes, $0.bundles) } }
 
     func enqueue(_ finished: FinishedBundle) {
+        var isWaiting = false
+        defer { if isWaiting { counts.waitingForStore.subtract(1, ordering: .relaxed) } }
         queue.wait { queue -> Void? in
             if queue.failure != nil { return () }
             // One bundle is always let in, however small the spool may be.
@@ -63,8 +72,15 @@ final class BundleUploader: @unchecked Sendable {
             let fits =
                 queue.waiting.count < limits.bundlesWaiting
                 && queue.spooledBytes + finished.bundle.size <= limits.spoolBytes
-            guard isIdle || fits else { return nil }
+            guard isIdle || fits else {
+                if !isWaiting {
+                    isWaiting = true
+                    counts.waitingForStore.add(1, ordering: .relaxed)
+                }
+                return nil
+            }
             queue.spooledBytes += finished.bundle.size
+            counts.spooledBytes.add(finished.bundle.size, ordering: .relaxed)
             queue.waiting.append(finished)
             return ()
         }
@@ -84,15 +100,17 @@ final class BundleUploader: @unchecked Sendable {
             do { try store(next) } catch { failure = BundleSink.wrap(error) }
             queue.change { queue in
                 queue.storing -= 1
-                queue.spooledBytes -= next.bundle.size
+                var gone = next.bundle.size
                 if let failure {
                     if queue.failure == nil { queue.failure = failure }
-                    for left in queue.waiting { queue.spooledBytes -= left.bundle.size }
+                    for left in queue.waiting { gone += left.bundle.size }
                     queue.waiting.removeAll()
                 } else {
                     queue.storedBytes += next.bundle.size
                     queue.bundles += 1
                 }
+                queue.spooledBytes -= gone
+                counts.spooledBytes.subtract(gone, ordering: .relaxed)
             }
         }
     }

@@ -7,6 +7,10 @@ package final class ProgressCounts: Sendable {
     package let bytes = Atomic<Int>(0)
     package let storedBytes = Atomic<Int>(0)
     package let problems = Atomic<Int>(0)
+    /// Stored bytes of finished bundles that are on their way to a store, or wait for it.
+    package let spooledBytes = Atomic<Int>(0)
+    /// Threads that wait because the spool is full: reading goes on when the store has taken a bundle.
+    package let waitingForStore = Atomic<Int>(0)
     /// Expected totals; 0 while unknown.
     package let entriesExpected = Atomic<Int>(0)
     package let bytesExpected = Atomic<Int>(0)

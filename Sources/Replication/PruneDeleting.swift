@@ -119,6 +119,7 @@ extension Prune {
             }
             if let failure { throw .failed(failure) }
         }
+        report.keepsDeleted = repository.storeKeepsDeleted
     }
 
     /// What the store keeps on purpose is reported; anything else ends the prune.

@@ -18,8 +18,6 @@ final class RepairIndexBundles: Sendable {
         var failure: ReplicationError?
     }
 
-    private static let stepBytes = 1 << 20
-
     private let repository: Repository
     private let listed: [BundleID: Int]
     private let writer: RepairIndexWriter
@@ -41,15 +39,17 @@ final class RepairIndexBundles: Sendable {
         self.cancellation = cancellation
     }
 
-    /// Scans every bundle with two threads.
+    /// Scans every bundle, several at once.
     func run() throws(ReplicationError) -> [Torn] {
         let jobs = listed.sorted { $0.value != $1.value ? $0.value > $1.value : $0.key < $1.key }
         monitor.counts.bytesExpected.add(jobs.reduce(0) { $0 + $1.value }, ordering: .relaxed)
-        VerifyCrew.run(jobs: jobs.count, cancellation: cancellation) { [self] next in
-            let buffer = ByteBuffer(capacity: Self.stepBytes)
+        VerifyCrew.run(
+            threads: repository.readersAtOnce, jobs: jobs.count, cancellation: cancellation
+        ) { [self] next in
+            let buffer = ByteBuffer(capacity: repository.readStepBytes)
             while let job = next() {
                 do throws(ReplicationError) {
-                    try scan(jobs[job].key, buffer)
+                    try scan(jobs[job].key, buffer, isAgain: false)
                 } catch {
                     outcome.withLock { if $0.failure == nil { $0.failure = error } }
                     return
@@ -62,7 +62,9 @@ final class RepairIndexBundles: Sendable {
     }
 
     /// - Throws: where the store fails: what could not be looked at must not lose its lines.
-    private func scan(_ id: BundleID, _ buffer: ByteBuffer) throws(ReplicationError) {
+    private func scan(
+        _ id: BundleID, _ buffer: ByteBuffer, isAgain: Bool
+    ) throws(ReplicationError) {
         var frames: [FrameRecord] = []
         var kind: BundleKind?
         func visit(_ frame: ScannedFrame) {
@@ -72,21 +74,25 @@ final class RepairIndexBundles: Sendable {
         do {
             let scanner = try BundleScanner(
                 identities: repository.contentIdentities, wantsMD5: repository.wantsMD5)
+            let step = repository.readStepBytes
             var offset = 0
             while true {
                 try cancellation.check()
                 let count = try repository.readBundle(
-                    id, range: offset..<(offset + Self.stepBytes),
-                    into: UnsafeMutableRawBufferPointer(start: buffer.base, count: Self.stepBytes))
-                monitor.counts.bytes.add(count, ordering: .relaxed)
+                    id, range: offset..<(offset + step),
+                    into: UnsafeMutableRawBufferPointer(start: buffer.base, count: step))
+                if !isAgain { monitor.counts.bytes.add(count, ordering: .relaxed) }
                 try scanner.feed(UnsafeRawBufferPointer(start: buffer.base, count: count), visit)
                 offset += count
-                if count < Self.stepBytes { break }
+                if count < step { break }
             }
             let bundle = try scanner.finish(expecting: id, visit)
+            if isAgain { repository.noteAlteredTransfer() }
             chunks.add(bundle)
             try writer.add { IndexCodec.write(bundle, to: $0) }
         } catch let error as BundleError {
+            // A byte that was altered on its way is no damage.
+            if !isAgain, !repository.isLocalStore { return try scan(id, buffer, isAgain: true) }
             outcome.withLock {
                 $0.torn.append(Torn(id: id, message: error.description, kind: kind, frames: frames))
             }
@@ -156,7 +162,7 @@ final class RepairIndexBundles: Sendable {
                 let seen = Set(frames.map(\.offset))
                 for frame in lines.frames[bundle.id] ?? [] where !seen.contains(frame.offset) {
                     try cancellation.check()
-                    if try isSound(frame, of: bundle.id, size: size, access) {
+                    if try isSound(frame, of: bundle.id, size: size, accesses) {
                         frames.append(frame)
                     }
                 }
@@ -189,19 +195,17 @@ final class RepairIndexBundles: Sendable {
     }
 
     private func isSound(
-        _ frame: FrameRecord, of id: BundleID, size: Int, _ access: BundleAccess
+        _ frame: FrameRecord, of id: BundleID, size: Int, _ accesses: BundleAccessCache
     ) throws(ReplicationError) -> Bool {
         do {
-            let range = try access.sealedRange(
-                offset: frame.offset, length: frame.length, storedSize: size)
-            let sealed = ByteBuffer(capacity: range.count)
-            sealed.count = try repository.readBundle(
-                id, range: range,
-                into: UnsafeMutableRawBufferPointer(start: sealed.base, count: range.count))
-            guard sealed.count == range.count else { return false }
+            let opener = try FrameOpener()
+            let sealed = ByteBuffer(capacity: frame.length)
             let raw = ByteBuffer(capacity: frame.raw)
-            try FrameOpener().openFrame(
-                sealed.bytes, frame, access: access, storedSize: size, into: raw)
+            _ = try accesses.read(
+                id, size: size, offset: frame.offset, length: frame.length, into: sealed
+            ) { (access, bytes) throws(BundleError) in
+                try opener.openFrame(bytes, frame, access: access, storedSize: size, into: raw)
+            }
             for chunk in frame.chunks {
                 _ = try FrameFetcher.chunk(
                     chunk.id, offset: Int(chunk.offset), length: Int(chunk.length), in: raw.bytes)

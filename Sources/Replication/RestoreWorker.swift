@@ -44,7 +44,12 @@ final class RestoreWorker: @unchecked Sendable {
     // MARK: Frames
 
     /// Fetches neighbouring frames at once and writes all that is wanted of them.
-    func write(_ run: Range<Int>, of set: RestoreWorkSet, _ round: RestoreRound) {
+    ///
+    /// - Parameter isAgain: Whether the frame, a single one, has been fetched before and could not be
+    ///   decompressed.
+    func write(
+        _ run: Range<Int>, of set: RestoreWorkSet, _ round: RestoreRound, isAgain: Bool = false
+    ) {
         let first = set.frames[Int(set.frameOrder[run.lowerBound])]
         let last = set.frames[Int(set.frameOrder[run.upperBound - 1])]
         let start = first.frame.offset
@@ -63,6 +68,7 @@ final class RestoreWorker: @unchecked Sendable {
             }
             return
         }
+        var altered: [Int] = []
         for position in run where !outcome.isStopped {
             let frame = set.frames[Int(set.frameOrder[position])]
             let from = frame.frame.offset - start
@@ -76,45 +82,42 @@ final class RestoreWorker: @unchecked Sendable {
                         offset: frame.frame.offset, length: frame.frame.length,
                         raw: frame.frame.raw, fingerprint: frame.frame.fingerprint, chunks: []),
                     into: raw)
+                if isAgain { context.repository.noteAlteredTransfer() }
             } catch {
+                // Without a seal nothing else tells that it was altered on its way.
+                if !isAgain, !context.repository.isLocalStore {
+                    altered.append(position)
+                    continue
+                }
                 failure = RepositoryError(
                     .damaged, context.repository.bundleKey(frame.bundle), error.description)
             }
             write(position, of: set, round, raw: failure == nil ? raw.bytes : nil, failure)
         }
         raw.shrink(to: max(raw.count, 6 << 20))
+        for position in altered where !outcome.isStopped {
+            write(position..<position + 1, of: set, round, isAgain: true)
+        }
     }
 
     /// Fetches a range of a bundle and opens its seal into `plain`.
     private func open(_ frame: RestoreFrame, offset: Int, length: Int) throws(RepositoryError) {
-        let access = try context.accesses.access(frame.bundle, size: frame.bundleSize)
-        let name = context.repository.bundleKey(frame.bundle)
-        do {
-            let range = try access.sealedRange(
-                offset: offset, length: length, storedSize: frame.bundleSize)
-            sealed.removeAll()
-            sealed.reserve(range.count)
-            sealed.count = try context.repository.readBundle(
-                frame.bundle, range: range,
-                into: UnsafeMutableRawBufferPointer(start: sealed.base, count: range.count))
-            outcome.fetchedBytes.wrappingAdd(sealed.count, ordering: .relaxed)
-            context.monitor.counts.storedBytes.wrappingAdd(sealed.count, ordering: .relaxed)
-            guard sealed.count == range.count else {
-                throw RepositoryError(
-                    .damaged, name,
-                    "is shorter than the index says: \(range.upperBound) bytes wanted, \(range.lowerBound + sealed.count) there"
+        let plain = plain
+        do throws(RepositoryError) {
+            let fetched = try context.accesses.read(
+                frame.bundle, size: frame.bundleSize, offset: offset, length: length, into: sealed
+            ) { (access, bytes) throws(BundleError) in
+                try access.open(
+                    bytes, offset: offset, length: length, storedSize: frame.bundleSize, into: plain
                 )
             }
-            try access.open(
-                sealed.bytes, offset: offset, length: length, storedSize: frame.bundleSize,
-                into: plain)
-        } catch let error as RepositoryError {
+            outcome.fetchedBytes.wrappingAdd(fetched, ordering: .relaxed)
+            context.monitor.counts.storedBytes.wrappingAdd(fetched, ordering: .relaxed)
+        } catch {
             guard error.subject.isEmpty else { throw error }
             throw RepositoryError(
-                error.kind, name, error.message, remedy: error.remedy,
-                isTransient: error.isTransient)
-        } catch {
-            throw RepositoryError(.damaged, name, "\(error)")
+                error.kind, context.repository.bundleKey(frame.bundle), error.message,
+                remedy: error.remedy, isTransient: error.isTransient)
         }
     }
 

@@ -116,9 +116,14 @@ package final class Verify {
     private func checkKeys() throws(ReplicationError) {
         let config = "config.json"
         do {
-            let bytes = try repository.readObject(config, maximumBytes: 1 << 20)
-            let digest: RecordID = bytes.withUnsafeBytes { ContentHash.sha256($0) }
-            if digest != repository.configDigest {
+            func digest(_ bytes: [UInt8]) -> RecordID {
+                bytes.withUnsafeBytes { ContentHash.sha256($0) }
+            }
+            let expected = self.repository.configDigest
+            let bytes = try self.repository.readObject(config, maximumBytes: 1 << 20) {
+                digest($0) == expected
+            }
+            if digest(bytes) != expected {
                 report.findings.append(
                     VerifyFinding(
                         .config, config, "has changed while it was in use",

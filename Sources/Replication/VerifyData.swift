@@ -22,7 +22,10 @@ struct VerifyBadPlaces: Sendable {
     }
 }
 
-/// Reads whole bundles back: two threads, a mebibyte at a time.
+/// Reads whole bundles back, several at once, in steps as large as the store makes worth while.
+///
+/// What seems damaged in a store behind a line is read once more: a byte that was altered on its way
+/// is no damage.
 struct VerifyData {
     enum Outcome: Sendable {
         case sound
@@ -33,8 +36,6 @@ struct VerifyData {
         /// The store failed: nothing is known.
         case unreadable(RepositoryError)
     }
-
-    private static let stepBytes = 1 << 20
 
     let repository: Repository
     let structure: VerifyStructure
@@ -80,16 +81,12 @@ struct VerifyData {
     func digestAhead(
         _ bundles: [(id: BundleID, size: Int)], until isOver: () -> Bool
     ) -> Set<BundleID> {
-        let buffer = ByteBuffer(capacity: Self.stepBytes)
+        let buffer = ByteBuffer(capacity: repository.readStepBytes)
         var sound: Set<BundleID> = []
         for (id, _) in Self.inOrder(bundles) {
-            var stream = DigestStream()
-            let goesOn = try? forEachStep(id, buffer, isCounted: false, until: isOver) {
-                stream.update($0)
-            }
-            guard goesOn == true else { break }
-            let found: BundleID = stream.finish()
-            if found == id { sound.insert(id) }
+            let outcome = twice { _ in digest(id, buffer, isCounted: false, until: isOver) }
+            guard let outcome else { break }
+            if case .sound = outcome { sound.insert(id) }
         }
         return sound
     }
@@ -110,19 +107,33 @@ struct VerifyData {
         let jobs = Self.inOrder(bundles)
         let outcomes = Outcomes()
         let work = self
-        VerifyCrew.run(jobs: jobs.count, cancellation: cancellation) { next in
-            let buffer = ByteBuffer(capacity: Self.stepBytes)
+        VerifyCrew.run(
+            threads: repository.readersAtOnce, jobs: jobs.count, cancellation: cancellation
+        ) { next in
+            let buffer = ByteBuffer(capacity: work.repository.readStepBytes)
             while let job = next() {
                 let (id, size) = jobs[job]
-                let outcome =
+                let outcome = work.twice { isFirst in
                     work.repository.access.canReadContent
-                    ? work.scan(id, buffer, isDigested: digested.contains(id))
-                    : work.digest(id, buffer)
+                        ? work.scan(
+                            id, buffer, isDigested: digested.contains(id), isCounted: isFirst)
+                        : work.digest(id, buffer, isCounted: isFirst)
+                }
                 guard let outcome else { return }
                 outcomes.list.withLock { $0.append((id, size, outcome)) }
             }
         }
         return outcomes.list.withLock { $0 }.sorted { $0.id < $1.id }
+    }
+
+    /// Looks at a bundle, and once more where damage may be the line's doing. Nil where it was asked
+    /// to stop.
+    private func twice(_ look: (_ isFirst: Bool) -> Outcome?) -> Outcome? {
+        let first = look(true)
+        guard case .damaged = first, !repository.isLocalStore else { return first }
+        let second = look(false)
+        if case .sound = second { repository.noteAlteredTransfer() }
+        return second
     }
 
     /// Hands all bytes of a bundle to `body`. False where it was asked to stop.
@@ -131,16 +142,17 @@ struct VerifyData {
         until isOver: () -> Bool = { false },
         _ body: (UnsafeRawBufferPointer) throws(Failure) -> Void
     ) throws -> Bool {
+        let step = repository.readStepBytes
         var offset = 0
         while true {
             if cancellation.isCancelled || isOver() { return false }
             let count = try repository.readBundle(
-                id, range: offset..<(offset + Self.stepBytes),
-                into: UnsafeMutableRawBufferPointer(start: buffer.base, count: Self.stepBytes))
+                id, range: offset..<(offset + step),
+                into: UnsafeMutableRawBufferPointer(start: buffer.base, count: step))
             if isCounted { monitor.counts.bytes.add(count, ordering: .relaxed) }
             try body(UnsafeRawBufferPointer(start: buffer.base, count: count))
             offset += count
-            if count < Self.stepBytes { return true }
+            if count < step { return true }
         }
     }
 
@@ -154,10 +166,15 @@ struct VerifyData {
     }
 
     /// Without an identity: the bytes against the name. Nil where it was asked to stop.
-    private func digest(_ id: BundleID, _ buffer: ByteBuffer) -> Outcome? {
+    private func digest(
+        _ id: BundleID, _ buffer: ByteBuffer, isCounted: Bool, until isOver: () -> Bool = { false }
+    ) -> Outcome? {
         var stream = DigestStream()
         do {
-            guard try forEachStep(id, buffer, { stream.update($0) }) else { return nil }
+            let goesOn = try forEachStep(id, buffer, isCounted: isCounted, until: isOver) {
+                stream.update($0)
+            }
+            guard goesOn else { return nil }
         } catch {
             return outcome(error)
         }
@@ -166,11 +183,14 @@ struct VerifyData {
     }
 
     /// With an identity: name, seal, frames, every chunk, and what the index says of them.
-    private func scan(_ id: BundleID, _ buffer: ByteBuffer, isDigested: Bool) -> Outcome? {
+    private func scan(
+        _ id: BundleID, _ buffer: ByteBuffer, isDigested: Bool, isCounted: Bool
+    ) -> Outcome? {
         do {
             let scanner = try BundleScanner(
                 identities: repository.contentIdentities, known: isDigested ? id : nil)
-            let goesOn = try forEachStep(id, buffer) { (bytes) throws(BundleError) in
+            let goesOn = try forEachStep(id, buffer, isCounted: isCounted) {
+                (bytes) throws(BundleError) in
                 try scanner.feed(bytes) { _ in }
             }
             guard goesOn else { return nil }
@@ -189,39 +209,27 @@ struct VerifyData {
     func probe(_ id: BundleID, accesses: BundleAccessCache, bad: inout VerifyBadPlaces) {
         let frames = structure.index.frames(of: id)
         guard let size = structure.listed[id], !frames.isEmpty, let opener = try? FrameOpener(),
-            let access = try? accesses.access(id, size: size)
+            (try? accesses.access(id, size: size)) != nil
         else {
             bad.bundles.insert(id)
             return
         }
         let sealed = ByteBuffer(capacity: 2 << 20)
         let raw = ByteBuffer(capacity: 5 << 20)
-        for frame in frames where !isSound(frame, of: id, size: size, access, opener, sealed, raw) {
-            bad.frames.insert(VerifyBadPlaces.Frame(bundle: id, offset: frame.offset))
-        }
-    }
-
-    private func isSound(
-        _ frame: IndexedFrame, of id: BundleID, size: Int, _ access: BundleAccess,
-        _ opener: FrameOpener,
-        _ sealed: ByteBuffer, _ raw: ByteBuffer
-    ) -> Bool {
-        do {
-            let range = try access.sealedRange(
-                offset: frame.offset, length: frame.length, storedSize: size)
-            sealed.removeAll()
-            sealed.reserve(range.count)
-            sealed.count = try repository.readBundle(
-                id, range: range,
-                into: UnsafeMutableRawBufferPointer(start: sealed.base, count: range.count))
-            guard sealed.count == range.count else { return false }
+        for frame in frames {
             let record = FrameRecord(
                 offset: frame.offset, length: frame.length, raw: frame.raw,
                 fingerprint: frame.fingerprint, chunks: [])
-            try opener.openFrame(sealed.bytes, record, access: access, storedSize: size, into: raw)
-            return true
-        } catch {
-            return false
+            do throws(RepositoryError) {
+                _ = try accesses.read(
+                    id, size: size, offset: frame.offset, length: frame.length, into: sealed
+                ) { (access, bytes) throws(BundleError) in
+                    try opener.openFrame(
+                        bytes, record, access: access, storedSize: size, into: raw)
+                }
+            } catch {
+                bad.frames.insert(VerifyBadPlaces.Frame(bundle: id, offset: frame.offset))
+            }
         }
     }
 }

@@ -278,7 +278,9 @@ final class VerifyManifests {
         let segments = segments
         let index = structure.index
         let (repository, bad, accesses, monitor) = (repository, bad, accesses, monitor)
-        VerifyCrew.run(jobs: work.count, cancellation: cancellation) { next in
+        VerifyCrew.run(
+            threads: repository.readersAtOnce, jobs: work.count, cancellation: cancellation
+        ) { next in
             do throws(ReplicationError) {
                 let worker = try VerifySegments(
                     repository, index: index, bad: bad, accesses: accesses, monitor: monitor)

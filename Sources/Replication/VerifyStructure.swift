@@ -147,8 +147,11 @@ struct VerifyStructure: Sendable {
         }
         monitor.phase("index")
         var audit = VerifyIndexAudit()
-        for (name, _, _) in try lifted({ try repository.listRecords(.index) }) {
+        let indexRecords = try lifted { try repository.listRecords(.index) }
+        var fetched = 0
+        for (position, (name, _, _)) in indexRecords.enumerated() {
             try cancellation.check()
+            if position == fetched { fetched += repository.fetchAhead(indexRecords[position...]) }
             do {
                 let payload = try repository.readRecord(name)
                 read += 1

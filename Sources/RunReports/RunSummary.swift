@@ -161,6 +161,8 @@ package struct TrafficSummary: Sendable, Equatable {
     package var bytesReceived = 0
     /// Calls that were made again.
     package var retries = 0
+    /// What arrived altered, and came right when it was fetched once more.
+    package var altered = 0
     package var latency: [String: Latency] = [:]
 
     package init() {}

@@ -127,7 +127,7 @@ extension TrafficSummary {
         .object([
             ("requests", .counts(requests)), ("bytes_sent", .integer(Int64(bytesSent))),
             ("bytes_received", .integer(Int64(bytesReceived))),
-            ("retries", .integer(Int64(retries))),
+            ("retries", .integer(Int64(retries))), ("altered", .integer(Int64(altered))),
             (
                 "latency",
                 .object(
@@ -150,6 +150,7 @@ extension TrafficSummary {
         bytesSent = value["bytes_sent"]?.count ?? 0
         bytesReceived = value["bytes_received"]?.count ?? 0
         retries = value["retries"]?.count ?? 0
+        altered = value["altered"]?.count ?? 0
         for (kind, value) in value["latency"]?.fields ?? [] {
             latency[kind] = Latency(
                 count: value["count"]?.count ?? 0,

@@ -1,7 +1,15 @@
 import BundleFormat
 import CSystem
+import Glibc
 package import SnapshotModel
 import Synchronization
+
+private func letPass(seconds: Double) {
+    var time = timespec(
+        tv_sec: Int(seconds), tv_nsec: Int(seconds.truncatingRemainder(dividingBy: 1) * 1e9))
+    // A signal may end it early: then the store is asked a moment earlier.
+    nanosleep(&time, nil)
+}
 
 /// Where a chunk's bytes lie.
 package struct ChunkLocation: Sendable {
@@ -53,35 +61,52 @@ package final class ChunkIndex: Sendable {
     /// Loads the index. Where `condemned` is given, bundles it names are not offered for reuse;
     /// where `listed` is given, only bundles that the store lists at the indexed length are.
     ///
+    /// A record that is listed and is not there was either replaced by another one since, which the
+    /// next listing shows, or is just being stored by a host whose server lists names early: it is
+    /// waited for, not for long.
+    ///
     /// - Parameters:
     ///   - listing: The look at the store to go by; a fresh one where there is none.
     ///   - asOneTable: For who goes through all of it: every chunk's places stand side by side then.
+    ///   - pause: Lets so many seconds pass.
     package static func load(
         _ repository: Repository, in listing: RecordListing? = nil,
         condemned: CondemnedView = CondemnedView(), listed: [BundleID: Int]? = nil,
-        asOneTable: Bool = false
+        asOneTable: Bool = false, pause: (Double) -> Void = { letPass(seconds: $0) }
     ) throws(RepositoryError) -> ChunkIndex {
-        var listing = listing
         let limit = asOneTable ? 1 : mergeAbove
-        for _ in 0..<looksMaximum {
-            let index = try attempt(
-                repository, in: listing, condemned: condemned, listed: listed, tables: limit)
-            // A record that was listed and has gone was replaced by another one meanwhile.
-            guard index.damaged.contains(where: \.isMissing) else { return index }
-            listing = nil
+        var (index, missing) = try attempt(
+            repository, in: listing, condemned: condemned, listed: listed, tables: limit)
+        var pauses = (repository.isLocalStore ? [] : pausesInSeconds)[...]
+        // Others may go on merging; each time it is different records that have gone.
+        for _ in 0..<looksMaximum where !missing.isEmpty {
+            let before = missing
+            (index, missing) = try attempt(
+                repository, in: nil, condemned: condemned, listed: listed, tables: limit)
+            while !before.isDisjoint(with: missing), let seconds = pauses.popFirst() {
+                pause(seconds)
+                (index, missing) = try attempt(
+                    repository, in: nil, condemned: condemned, listed: listed, tables: limit)
+            }
+            if !before.isDisjoint(with: missing) { break }
         }
-        return try attempt(
-            repository, in: nil, condemned: condemned, listed: listed, tables: limit)
+        return index
     }
 
     /// How often the records are listed again where some of them have vanished since.
     private static let looksMaximum = 4
 
+    /// How long a record is waited for that is listed and cannot be read yet, together: longer than it
+    /// takes to store one, shorter than a person would wait for an answer.
+    private static let pausesInSeconds = [0.25, 0.5, 1, 2, 4, 8]
+
+    /// What can be loaded now, and the records that are listed and not there.
     private static func attempt(
         _ repository: Repository, in listing: RecordListing?, condemned: CondemnedView,
         listed: [BundleID: Int]?, tables limit: Int
-    ) throws(RepositoryError) -> ChunkIndex {
-        let records = try repository.look(listing, at: .index).names(.index)
+    ) throws(RepositoryError) -> (index: ChunkIndex, missing: Set<RecordID>) {
+        let items = try repository.look(listing, at: .index)[.index]
+        let records = items.map(\.name)
         let wanted = Set(records.map(\.id))
         let folder = folder(repository)
         try LocalFile.makeDirectory(folder)
@@ -113,7 +138,11 @@ package final class ChunkIndex: Sendable {
             paths.append(path)
         }
         var damaged: [RepositoryError] = []
-        for name in records where !covered.contains(name.id) {
+        var missing: Set<RecordID> = []
+        let unread = items.filter { !covered.contains($0.name.id) }
+        var fetched = 0
+        for (position, (name, _, _)) in unread.enumerated() {
+            if position == fetched { fetched += repository.fetchAhead(unread[position...]) }
             do throws(RepositoryError) {
                 let payload = try repository.readRecord(name)
                 tables.append(
@@ -123,7 +152,18 @@ package final class ChunkIndex: Sendable {
                 paths.append(path(of: name, in: folder))
             } catch {
                 if error.kind == .local { throw error }
-                damaged.append(error)
+                guard error.isMissing else {
+                    damaged.append(error)
+                    continue
+                }
+                missing.insert(name.id)
+                damaged.append(
+                    RepositoryError(
+                        .storage, repository.recordKey(name),
+                        "is listed by the store and cannot be read",
+                        remedy:
+                            "if another host is storing it now, try again when that is done; else run 'batchsync repair index' with the owner's identity",
+                        isTransient: error.isTransient, isMissing: true))
             }
         }
         if tables.count > limit {
@@ -146,8 +186,9 @@ package final class ChunkIndex: Sendable {
                 return true
             }
         }
-        return ChunkIndex(
+        let index = ChunkIndex(
             tables: tables, usable: usable, records: records.map(\.id), damaged: damaged)
+        return (index, missing)
     }
 
     private static func isOfLivingProcess(_ file: String) -> Bool {

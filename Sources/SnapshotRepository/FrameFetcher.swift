@@ -21,6 +21,7 @@ package final class BundleAccessCache: Sendable {
                     "set BATCHSYNC_PASSPHRASE, or give --passphrase-file FILE or --identity FILE")
         }
         var length = BundleAccess.usualPrefixBytes
+        var hasFailed = false
         while true {
             let prefix = ByteBuffer(capacity: length)
             let wanted = min(length, size)
@@ -35,6 +36,7 @@ package final class BundleAccessCache: Sendable {
                     if cache.count > 100_000 { cache.removeAll() }
                     cache[id] = access
                 }
+                if hasFailed { repository.noteAlteredTransfer() }
                 return access
             } catch {
                 if error.kind == .needsMoreBytes, length < BundleAccess.maximumPrefixBytes,
@@ -43,11 +45,68 @@ package final class BundleAccessCache: Sendable {
                     length = BundleAccess.maximumPrefixBytes
                     continue
                 }
+                // A seal that no key opens may have been altered on its way.
+                if !hasFailed, !repository.isLocalStore {
+                    hasFailed = true
+                    continue
+                }
                 throw RepositoryError(
                     error.kind == .noIdentity ? .wrongKey : .damaged, repository.bundleKey(id),
                     error.description)
             }
         }
+    }
+
+    /// Fetches what is sealed of `length` bytes of a bundle's plain text from `offset` on into
+    /// `buffer`, whole, and has `open` make something of it. What `open` cannot make sense of is
+    /// fetched once more where it may have been altered on its way, and so is the seal.
+    ///
+    /// - Parameter size: Stored bytes of the bundle, as the index has them.
+    /// - Returns: How many bytes have come.
+    /// - Throws: What the store says; `.damaged` with the reason that `open` gave, also where the
+    ///   bundle is too short.
+    package func read(
+        _ id: BundleID, size: Int, offset: Int, length: Int, into buffer: ByteBuffer,
+        open: (BundleAccess, UnsafeRawBufferPointer) throws(BundleError) -> Void
+    ) throws(RepositoryError) -> Int {
+        var fetched = 0
+        func attempt() throws(RepositoryError) {
+            let access = try access(id, size: size)
+            let name = repository.bundleKey(id)
+            let range: Range<Int>
+            do throws(BundleError) {
+                range = try access.sealedRange(offset: offset, length: length, storedSize: size)
+            } catch {
+                throw RepositoryError(.damaged, name, error.description)
+            }
+            buffer.removeAll()
+            buffer.reserve(range.count)
+            buffer.count = try repository.readBundle(
+                id, range: range,
+                into: UnsafeMutableRawBufferPointer(start: buffer.base, count: range.count))
+            fetched += buffer.count
+            guard buffer.count == range.count else {
+                throw RepositoryError(
+                    .damaged, name,
+                    "is shorter than the index says: \(range.upperBound) bytes wanted, \(range.lowerBound + buffer.count) there"
+                )
+            }
+            do throws(BundleError) {
+                try open(access, buffer.bytes)
+            } catch {
+                throw RepositoryError(.damaged, name, error.description)
+            }
+        }
+        do throws(RepositoryError) {
+            try attempt()
+        } catch {
+            guard error.kind == .damaged, !repository.isLocalStore else { throw error }
+            // Nothing but what it opens proves the end of a seal.
+            accesses.withLock { $0[id] = nil }
+            try attempt()
+            repository.noteAlteredTransfer()
+        }
+        return fetched
     }
 }
 
@@ -106,36 +165,17 @@ package final class FrameFetcher {
     }
 
     private func open(_ location: ChunkLocation, into raw: ByteBuffer) throws(RepositoryError) {
-        let access = try accesses.access(location.bundle, size: location.bundleSize)
         let frame = location.frame
-        let name = repository.bundleKey(location.bundle)
-        do {
-            let range = try access.sealedRange(
-                offset: frame.offset, length: frame.length, storedSize: location.bundleSize)
-            sealed.removeAll()
-            sealed.reserve(range.count)
-            sealed.count = try repository.readBundle(
-                location.bundle, range: range,
-                into: UnsafeMutableRawBufferPointer(start: sealed.base, count: range.count))
-            fetchedBytes += sealed.count
-            guard sealed.count == range.count else {
-                throw RepositoryError(
-                    .damaged, name,
-                    "is shorter than the index says: \(range.upperBound) bytes wanted, \(range.lowerBound + sealed.count) there"
-                )
-            }
+        let record = FrameRecord(
+            offset: frame.offset, length: frame.length, raw: frame.raw,
+            fingerprint: frame.fingerprint, chunks: [])
+        let opener = opener
+        fetchedBytes += try accesses.read(
+            location.bundle, size: location.bundleSize, offset: frame.offset, length: frame.length,
+            into: sealed
+        ) { (access, bytes) throws(BundleError) in
             try opener.openFrame(
-                sealed.bytes,
-                FrameRecord(
-                    offset: frame.offset, length: frame.length, raw: frame.raw,
-                    fingerprint: frame.fingerprint, chunks: []),
-                access: access, storedSize: location.bundleSize, into: raw)
-        } catch let error as RepositoryError {
-            throw error
-        } catch let error as BundleError {
-            throw RepositoryError(.damaged, name, error.description)
-        } catch {
-            throw RepositoryError(.damaged, name, "\(error)")
+                bytes, record, access: access, storedSize: location.bundleSize, into: raw)
         }
     }
 

@@ -17,6 +17,9 @@ struct RecordCache: Sendable {
         "\(folder)/\(name.type.prefix)\(name.text)"
     }
 
+    /// Whether there is something under its name, whatever it is worth.
+    func mayHold(_ name: RecordName) -> Bool { LocalFile.exists(path(name)) }
+
     func read(_ name: RecordName) -> [UInt8]? {
         guard
             let bytes = try? LocalFile.read(path(name), maximumBytes: name.type.storedMaximumBytes)

@@ -31,7 +31,8 @@ package enum Recovery {
         do {
             return judge(
                 try repository.readObject(
-                    RepositoryLayout.recoverProgram.text, maximumBytes: 16 << 20))
+                    RepositoryLayout.recoverProgram.text, maximumBytes: 16 << 20,
+                    isSound: { judge($0) == .released }))
         } catch {
             guard error.kind == .storage else { throw error }
             return .missing

@@ -67,10 +67,12 @@ extension Repository {
         _ name: RecordName, from other: Repository, by deadline: Int64? = nil
     ) throws(RepositoryError) {
         let key = layout.record(name)
-        let bytes = try stored { () throws(StorageError) in
-            try other.store.get(key, maximumBytes: name.type.storedMaximumBytes)
+        let bytes = try Self.fetch(
+            key, maximumBytes: name.type.storedMaximumBytes, from: other.store
+        ) { (bytes) throws(RepositoryError) in
+            _ = try openRecord(name, bytes: bytes)
+            return bytes
         }
-        _ = try openRecord(name, bytes: bytes)
         try Self.put(bytes, at: key, in: deadline.map { store.withDeadline($0) } ?? store)
     }
 
@@ -79,6 +81,24 @@ extension Repository {
     package func takeBundle(
         _ id: BundleID, size: Int, from other: Repository
     ) throws(RepositoryError) {
+        let spool: BundleSpool
+        if let first = try fetchBundle(id, size: size, from: other) {
+            spool = first
+        } else if !other.isLocalStore, let second = try fetchBundle(id, size: size, from: other) {
+            other.noteAlteredTransfer()
+            spool = second
+        } else {
+            throw .damaged(bundleKey(id), "its bytes in \(other.location) do not hash to its name")
+        }
+        let key = layout.bundle(id)
+        let content = ObjectContent(file: spool.file, digest: id.bytes)
+        try stored { () throws(StorageError) in try store.put(content, at: key) }
+    }
+
+    /// Nil where what came does not hash to its name.
+    private func fetchBundle(
+        _ id: BundleID, size: Int, from other: Repository
+    ) throws(RepositoryError) -> BundleSpool? {
         let spool = try makeBundleSpool()
         let step = 8 << 20
         let buffer = ByteBuffer(capacity: step)
@@ -96,12 +116,7 @@ extension Repository {
             offset += count
         }
         let found: BundleID = digest.finish()
-        guard found == id else {
-            throw .damaged(bundleKey(id), "its bytes in \(other.location) do not hash to its name")
-        }
-        let key = layout.bundle(id)
-        let content = ObjectContent(file: spool.file, digest: id.bytes)
-        try stored { () throws(StorageError) in try store.put(content, at: key) }
+        return found == id ? spool : nil
     }
 }
 

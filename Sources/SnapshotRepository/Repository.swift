@@ -42,6 +42,7 @@ package final class Repository: Sendable {
     let layout: RepositoryLayout
     /// Whether small records are kept in this host's cache: where a read costs a round trip.
     let cachesRecords: Bool
+    let ahead = RecordsAhead()
     /// Empty, or for a second store of the repository the folder that keeps it apart.
     private let replicaFolder: String
 
@@ -259,13 +260,35 @@ package final class Repository: Sendable {
         acceptUnproven: Bool = false, directories: HostDirectories,
         known: (config: RepositoryConfig, digest: RecordID)? = nil
     ) throws(RepositoryError) -> Repository {
-        let config: RepositoryConfig
-        let digest: RecordID
-        if let known {
-            (config, digest) = known
-        } else {
-            (config, digest) = try readConfig(store: store, location: location)
+        let read =
+            if let known { known } else { try readConfig(store: store, location: location) }
+        func open(
+            _ read: (config: RepositoryConfig, digest: RecordID)
+        ) throws(RepositoryError) -> Repository {
+            try self.open(
+                store: store, location: location, credential: credential, needsOwner: needsOwner,
+                acceptUnproven: acceptUnproven, directories: directories, read)
         }
+        do throws(RepositoryError) {
+            return try open(read)
+        } catch {
+            // Nothing in it proves it right before it is compared with what is pinned: the fault may
+            // be a byte that was altered on its way.
+            guard error.kind != .storage, !store.capabilities.isLocal else { throw error }
+            let again = try readConfig(store: store, location: location)
+            guard again.digest != read.digest else { throw error }
+            let repository = try open(again)
+            store.noteAlteredTransfer()
+            return repository
+        }
+    }
+
+    private static func open(
+        store: any ObjectStore, location: String, credential: OwnerCredential, needsOwner: Bool,
+        acceptUnproven: Bool, directories: HostDirectories,
+        _ read: (config: RepositoryConfig, digest: RecordID)
+    ) throws(RepositoryError) -> Repository {
+        let (config, digest) = read
         let path = directories.hostKeyPath(config.repository)
         guard config.isEncrypted else {
             // Whoever has the store could say so in order to be sent everything in clear.
@@ -328,19 +351,30 @@ package final class Repository: Sendable {
 
     package static func readConfig(
         store: any ObjectStore, location: String
-    ) throws(RepositoryError) -> (RepositoryConfig, RecordID) {
-        let bytes: [UInt8]
-        do {
-            bytes = try store.get(RepositoryLayout.config, maximumBytes: 1 << 20)
-        } catch {
-            if error.kind == .notFound || error.kind == .notADirectory {
-                throw RepositoryError(
-                    .notARepository, location, "there is no repository here",
-                    remedy: "check the path, or make one with 'batchsync init -r \(location)'")
+    ) throws(RepositoryError) -> (config: RepositoryConfig, digest: RecordID) {
+        func attempt() throws(RepositoryError) -> [UInt8] {
+            do {
+                return try store.get(RepositoryLayout.config, maximumBytes: 1 << 20)
+            } catch {
+                if error.kind == .notFound || error.kind == .notADirectory {
+                    throw RepositoryError(
+                        .notARepository, location, "there is no repository here",
+                        remedy: "check the path, or make one with 'batchsync init -r \(location)'")
+                }
+                throw .storage(error)
             }
-            throw .storage(error)
         }
-        return (try RepositoryConfig(parsing: bytes), Authentication.digest(bytes))
+        let bytes = try attempt()
+        do throws(RepositoryError) {
+            return (try RepositoryConfig(parsing: bytes), Authentication.digest(bytes))
+        } catch {
+            guard !store.capabilities.isLocal else { throw error }
+            let again = try attempt()
+            guard again != bytes else { throw error }
+            let config = try RepositoryConfig(parsing: again)
+            store.noteAlteredTransfer()
+            return (config, Authentication.digest(again))
+        }
     }
 
     // MARK: Records
@@ -527,12 +561,13 @@ package final class Repository: Sendable {
         let cache = cachesRecords && RecordCache.holds(name.type) ? RecordCache(self) : nil
         if let bytes = cache?.read(name) { return try openRecord(name, bytes: bytes) }
         let key = layout.record(name)
-        let limit = name.type.storedMaximumBytes
-        let bytes = try stored { () throws(StorageError) in try store.get(key, maximumBytes: limit)
+        return try Self.fetch(
+            key, maximumBytes: name.type.storedMaximumBytes, from: store, ahead: ahead.take(name)
+        ) { (bytes) throws(RepositoryError) in
+            let payload = try openRecord(name, bytes: bytes)
+            cache?.write(bytes, as: name)
+            return payload
         }
-        let payload = try openRecord(name, bytes: bytes)
-        cache?.write(bytes, as: name)
-        return payload
     }
 
     /// The object in a record: nothing in it is critical and unknown, and its time agrees with its
@@ -659,13 +694,16 @@ package final class Repository: Sendable {
     }
 
     /// The stored bytes of a small object by its name, for audits.
-    package func readObject(_ name: String, maximumBytes: Int) throws(RepositoryError) -> [UInt8] {
+    ///
+    /// - Parameter isSound: Where it says no, they are fetched once more from a store behind a line,
+    ///   and given as they came then.
+    package func readObject(
+        _ name: String, maximumBytes: Int, isSound: ([UInt8]) -> Bool
+    ) throws(RepositoryError) -> [UInt8] {
         guard let key = ObjectKey(name) else {
             throw RepositoryError(.notFound, name, "is not the name of an object")
         }
-        return try stored { () throws(StorageError) in
-            try store.get(key, maximumBytes: maximumBytes)
-        }
+        return try Self.fetch(key, maximumBytes: maximumBytes, from: store, isSound: isSound)
     }
 
     /// Difference of the store's clock to this host's, in seconds.

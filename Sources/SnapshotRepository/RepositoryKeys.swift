@@ -33,7 +33,9 @@ package struct RepositoryKeys: Sendable {
     }
 
     private func read(_ object: KeyObject) throws(RepositoryError) -> [UInt8] {
-        try stored { () throws(StorageError) in try store.get(object.key, maximumBytes: 64 << 10) }
+        try Repository.fetch(object.key, maximumBytes: 64 << 10, from: store) {
+            Authentication.digest($0) == object.id
+        }
     }
 
     /// Reads a key object whose bytes hash to its name.

@@ -26,6 +26,7 @@ package struct SnapshotCatalog: Sendable {
         var damaged: [RepositoryError] = []
         let listing = try repository.look(listing)
         if repository.cachesRecords { RecordCache(repository).keep(listing) }
+        repository.fetchAhead(listing, [.snapshot, .forgotten, .mark, .condemned])
         let records = try ForgottenRecord.load(repository, in: listing, damaged: &damaged)
         let forgotten = Set(records.forgotten.keys)
         for name in listing.names(.snapshot) {

@@ -1,3 +1,4 @@
+import CSystem
 import Synchronization
 import TestSupport
 import Testing
@@ -112,7 +113,12 @@ struct S3ServerTests {
                 Issue.record("\($0): \($1)")
             }
         }
-        #expect(manyDeletes == [.delete: 2])
+        // What the bucket keeps is asked once, before the first of many is deleted.
+        #expect(manyDeletes == [.delete: 2, .other: 2])
+        let moreDeletes = cost {
+            store.delete((0..<2_000).map { ObjectKey(validated: "a/\($0)") }) { _, _ in }
+        }
+        #expect(moreDeletes == [.delete: 2])
         let before = counter.now.total
         _ = try store.probe(below: "scratch/")
         #expect(counter.now.total - before <= 4)
@@ -191,6 +197,101 @@ struct S3ServerTests {
         let refused = try #require(failure { try other.put([1], at: key) })
         #expect(refused.kind == .unsupported)
         #expect(try other.list(prefix: "").isEmpty)
+    }
+
+    @Test(
+        "What is under a retention is not deleted, and the error tells until when",
+        arguments: [Service.strict, .moto])
+    func retained(service: Service) throws {
+        let place = try Place(service)
+        try place.makeLockedBucket("locked")
+        var options = S3Options()
+        options.retention = S3Options.Retention(mode: .compliance, days: 2)
+        let traits = S3Traits(text: service.traits)
+        let locked = ObjectKey(validated: "bundles/locked")
+        let free = ObjectKey(validated: "bundles/free")
+        try place.store(bucket: "locked", traits: traits, options: options).put([1], at: locked)
+        let counter = TrafficCounter()
+        let store = place.store(bucket: "locked", traits: traits, counter: counter)
+        try store.put([2], at: free)
+        let now = try store.currentTime()
+        #expect(!store.capabilities.keepsDeleted)
+
+        var failures: [ObjectKey: StorageError] = [:]
+        store.delete([locked, free, ObjectKey(validated: "bundles/missing")]) {
+            failures[$0] = $1
+        }
+        #expect(Array(failures.keys) == [locked])
+        let failure = try #require(failures[locked])
+        #expect(failure.kind == .denied && !failure.isTransient)
+        let until = try #require(failure.retainedUntil)
+        #expect(abs(until - (now + 2 * 86_400)) < 60, "\(until - now)")
+        #expect(failure.description.contains("retained until 20"), "\(failure)")
+        #expect(try store.list(prefix: "").map(\.key) == [locked])
+        // Its configuration says that it keeps versions as well.
+        #expect(store.capabilities.keepsDeleted)
+        #expect(counter.now.requests[.other] == 1 && counter.now.requests[.head] == 3)
+        #expect(try store.get(locked) == [1])
+    }
+
+    @Test("When the retention has ended the object goes; who may not see a retention hides it")
+    func retentionOver() throws {
+        let place = try Place(.strict)
+        place.server.tell("bucket", "locked", "lock")
+        var options = S3Options()
+        options.retention = S3Options.Retention(mode: .governance, days: 1)
+        let traits = S3Traits(text: Service.strict.traits)
+        let keys = [ObjectKey(validated: "a"), ObjectKey(validated: "b")]
+        let early = place.store(bucket: "locked", traits: traits, options: options)
+        for key in keys { try early.put([1, 2], at: key) }
+
+        place.server.tell("clock", "\(25 * 3600)")
+        let late = place.store(
+            bucket: "locked", traits: traits,
+            now: { csys_realtime_ns() / 1_000_000_000 + 25 * 3600 })
+        late.delete([keys[0]]) { Issue.record("\($0): \($1)") }
+        #expect(try late.list(prefix: "").map(\.key) == [keys[1]])
+
+        place.server.tell("clock", "0")
+        place.server.tell("deny", "s3:GetObjectRetention")
+        let blind = place.store(bucket: "locked", traits: traits)
+        blind.delete([keys[1]]) { Issue.record("\($0): \($1)") }
+        #expect(try blind.list(prefix: "").isEmpty)
+    }
+
+    @Test("A bucket that keeps versions is known to, whatever was found when it was first used")
+    func versions() throws {
+        let place = try Place(.strict)
+        place.server.tell("bucket", "plain")
+        place.server.tell("bucket", "versioned", "versioned")
+        for (bucket, keeps) in [("plain", false), ("versioned", true)] {
+            let key = ObjectKey(validated: "a")
+            let store = place.store(bucket: bucket, traits: S3Traits(text: Service.strict.traits))
+            try store.put([1], at: key)
+            store.delete([key]) { Issue.record("\($0): \($1)") }
+            #expect(store.capabilities.keepsDeleted == keeps, "\(bucket)")
+        }
+        // Who may not ask goes by what the probe found.
+        place.server.tell(
+            "deny", "s3:GetBucketVersioning", "s3:GetBucketObjectLockConfiguration")
+        for versioning in ["", " versioning"] {
+            let store = place.store(
+                bucket: "versioned", traits: S3Traits(text: Service.strict.traits + versioning))
+            store.delete([ObjectKey(validated: "a")]) { Issue.record("\($0): \($1)") }
+            #expect(store.capabilities.keepsDeleted == (versioning != ""))
+        }
+        // A bucket of which nothing can be learned now is not deleted from.
+        place.server.tell("deny")
+        place.server.tell("rules", "op=GetObjectLockConfiguration,first=1,status=500")
+        let store = place.store(bucket: "plain", traits: S3Traits(text: Service.strict.traits))
+        try store.put([1], at: ObjectKey(validated: "b"))
+        var failures: [StorageError] = []
+        store.delete([ObjectKey(validated: "b")]) { failures.append($1) }
+        #expect(failures.map(\.isTransient) == [true])
+        #expect(
+            place.server.tell("fired") == ["1\top=GetObjectLockConfiguration,first=1,status=500"])
+        RetryingStore(store).delete([ObjectKey(validated: "b")]) { Issue.record("\($0): \($1)") }
+        #expect(try store.list(prefix: "").isEmpty)
     }
 
     @Test(
@@ -303,7 +404,8 @@ private final class Place {
         bucket: String = "repository", prefix: String? = nil, secret: String? = nil,
         traits: S3Traits = S3Traits(), options: S3Options = S3Options(),
         source: (any S3CredentialSource)? = nil, engine: TransferEngine? = nil,
-        counter: TrafficCounter = TrafficCounter()
+        counter: TrafficCounter = TrafficCounter(),
+        now: @escaping @Sendable () -> Int64 = { csys_realtime_ns() / 1_000_000_000 }
     ) -> S3Store {
         guard
             let location = try? S3Location(
@@ -316,7 +418,22 @@ private final class Place {
         return S3Store.open(
             location, options: options, credentials: source ?? S3FixedCredentials(credentials),
             engine: engine ?? self.engine, traits: traits, counter: counter,
-            spoolDirectory: server.state.path)
+            spoolDirectory: server.state.path, now: now)
+    }
+
+    /// A bucket with Object Lock, as its owner makes one.
+    func makeLockedBucket(_ name: String) throws {
+        guard server.kind == .moto else {
+            server.tell("bucket", name, "lock")
+            return
+        }
+        // moto looks at no signature.
+        let answer = try engine.perform(
+            TransferRequest(
+                "PUT", "\(server["S3_ENDPOINT"])/\(name)",
+                headers: [("x-amz-bucket-object-lock-enabled", "true")], body: .bytes([]),
+                sink: .collect(maximumBytes: 1 << 20)))
+        #expect(answer.isSuccess)
     }
 }
 

@@ -52,6 +52,17 @@ struct S3StoreTests {
         #expect(rich["x-amz-object-lock-retain-until-date"] == "2026-12-26T19:32:36Z")
         #expect(rich["x-amz-security-token"] == "tok")
         #expect(rich["Authorization"]?.contains("x-amz-security-token") == true)
+
+        for (encryption, name) in [
+            (S3Options.ServerSideEncryption.serviceKeys, "AES256"), (.managedKey(nil), "aws:kms"),
+        ] {
+            options = S3Options()
+            options.encryption = encryption
+            try store(recording, options: options).put(bytes, at: S3StoreTests.key)
+            let encrypted = try #require(seen.last)
+            #expect(encrypted["x-amz-server-side-encryption"] == name)
+            #expect(encrypted["x-amz-server-side-encryption-aws-kms-key-id"] == nil)
+        }
     }
 
     @Test("A retention is asked for only where the bucket keeps it")
@@ -367,8 +378,9 @@ struct S3StoreTests {
         store.delete(keys) { failed[$0] = $1 }
         #expect(Array(failed.keys) == [ObjectKey(validated: "k7")])
         #expect(failed.values.first?.kind == .denied)
-        #expect(seen.all.map(\.method) == ["POST", "DELETE"])
-        let post = try #require(seen.all.first)
+        // Before the first one of many the bucket is asked what it keeps.
+        #expect(seen.all.map(\.method) == ["GET", "GET", "POST", "DELETE"])
+        let post = try #require(seen.all.first { $0.method == "POST" })
         #expect(
             post["Content-MD5"] == Base64.encode(Array(Insecure.MD5.hash(data: post.body))))
         isSimple.store(true, ordering: .relaxed)
@@ -378,7 +390,8 @@ struct S3StoreTests {
         simple.delete(Array(keys.prefix(3))) { failed[$0] = $1 }
         #expect(failed.isEmpty)
         #expect(
-            seen.all.dropFirst(2).map(\.method) == ["POST"] + Array(repeating: "DELETE", count: 6))
+            seen.all.dropFirst(4).map(\.method)
+                == ["GET", "GET", "POST"] + Array(repeating: "DELETE", count: 6))
     }
 
     // MARK: - Counting and time

@@ -26,16 +26,18 @@ enum BuiltCommand {
 
     static let strace: String? = ["/usr/bin/strace", "/bin/strace"].first { access($0, X_OK) == 0 }
 
+    /// - Parameter output: A file for what it says on standard output.
     /// - Parameter complaints: A file for what it says on standard error.
     static func start(
-        _ words: [String], _ environment: [String: String], complaints: String = "/dev/null"
+        _ words: [String], _ environment: [String: String], output: String = "/dev/null",
+        complaints: String = "/dev/null"
     ) -> pid_t {
         var actions = posix_spawn_file_actions_t()
         posix_spawn_file_actions_init(&actions)
         defer { posix_spawn_file_actions_destroy(&actions) }
-        for descriptor: Int32 in 0...1 {
-            posix_spawn_file_actions_addopen(&actions, descriptor, "/dev/null", O_RDWR, 0)
-        }
+        posix_spawn_file_actions_addopen(&actions, 0, "/dev/null", O_RDWR, 0)
+        posix_spawn_file_actions_addopen(
+            &actions, 1, output, O_WRONLY | O_CREAT | O_TRUNC, 0o600)
         posix_spawn_file_actions_addopen(
             &actions, 2, complaints, O_WRONLY | O_CREAT | O_TRUNC, 0o600)
         var variables: [String] = []
@@ -66,6 +68,19 @@ enum BuiltCommand {
         code: Int32, signal: Int32
     ) {
         wait(start(words, environment))
+    }
+
+    /// Its exit code, and all that it said.
+    static func output(
+        _ words: [String], _ environment: [String: String]
+    ) -> (code: Int32, said: String) {
+        let directory = TemporaryDirectory.inMemory()
+        let (output, complaints) = (directory.path("output"), directory.path("complaints"))
+        let end = wait(start(words, environment, output: output, complaints: complaints))
+        let said = (readFile(output) ?? []) + (readFile(complaints) ?? [])
+        return (
+            end.signal == 0 ? end.code : 128 + end.signal, String(decoding: said, as: UTF8.self)
+        )
     }
 }
 

@@ -43,6 +43,14 @@ final class TestHost: Sendable {
             state: folder.path("state"))
     }
 
+    /// What tells the built command to be this machine.
+    var environment: [String: String] {
+        [
+            "BATCHSYNC_CONFIG_DIR": directories.configuration,
+            "BATCHSYNC_CACHE_DIR": directories.cache, "BATCHSYNC_STATE_DIR": directories.state,
+        ]
+    }
+
     /// The disk with the cache was replaced.
     func loseCache() { removeTree(directories.cache) }
 }

@@ -100,4 +100,6 @@ extension StoreDecorator {
     package func removeEmptyDirectories(below prefix: String) {
         base.removeEmptyDirectories(below: prefix)
     }
+
+    package func noteAlteredTransfer() { base.noteAlteredTransfer() }
 }

@@ -26,6 +26,9 @@ body, with --layer tcp all bytes:
     flip-D=N lose-D=N                 byte N is altered, left out
     rate-D=BYTES                      so many bytes a second
 
+Named in http_proxy or https_proxy it serves as the proxy there, whatever host is asked for: all of it
+goes to its own server.
+
 A latency is that of a long line: bytes are late, but as many are under way as the line holds.
 """
 
@@ -333,7 +336,7 @@ class Connection:
     async def exchange(self):
         """One request and its answer; says whether the connection is kept."""
         request = await Message.read(self.reader)
-        method, path, _ = request.first.split(" ", 2)
+        method, path, version = request.first.split(" ", 2)
         rule = self.proxy.rules.find(lambda r: "refuse" not in r, conn=self.number, method=method,
                                      path=path)
         log = self.proxy.note(self.number, method, path, rule)
@@ -344,6 +347,13 @@ class Connection:
         if rule and "delay" in rule:
             self.proxy.rules.count(rule)
             await asyncio.sleep(rule.get("delay"))
+        if method == "CONNECT":
+            await self.down.write(b"HTTP/1.1 200 Connection established\r\n\r\n")
+            await self.tunnel(None)
+            return False
+        if path.startswith("http://"):
+            # Asked as a client asks the proxy of its environment: the server gets the path alone.
+            request.first = f"{method} /{path.partition('://')[2].partition('/')[2]} {version}"
         await self.reach_server()
         await self.up.write(request.encoded())
         sending = asyncio.create_task(self.send_up(request, rule))

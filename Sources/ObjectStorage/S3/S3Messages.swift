@@ -118,6 +118,15 @@ enum S3Messages {
         return isEnabled
     }
 
+    /// Whether the bucket keeps a version of each object that is deleted from now on.
+    static func isVersioningEnabled(_ bytes: [UInt8]) throws(XMLReader.Malformed) -> Bool {
+        var isEnabled = false
+        try read(bytes, root: "VersioningConfiguration") { path, text in
+            if path == ["Status"] { isEnabled = text == "Enabled" }
+        }
+        return isEnabled
+    }
+
     /// Calls `body` at the end of each element below the root with its path below the root and the
     /// text that stands directly in it.
     private static func read(

@@ -15,6 +15,10 @@ package final class S3Store: ObjectStore {
     private let spoolDirectory: String
     /// Whether DeleteObjects may be tried: until the service says that it has no such thing.
     let hasBulkDelete = Atomic<Bool>(true)
+    /// Whether the bucket keeps what a retention protects; nil until its configuration was read for a
+    /// deletion.
+    let keepsLocked = Mutex<Bool?>(nil)
+    private let ownCapabilities: StoreCapabilities
 
     /// Makes a store of the bucket, without asking it anything yet.
     ///
@@ -45,10 +49,16 @@ package final class S3Store: ObjectStore {
         capabilities.headShowsSHA256 = traits.keepsSHA256
         capabilities.sendsDigests = true
         capabilities.refusesReplacement = traits.conditionalPut
-        self.capabilities = capabilities
+        ownCapabilities = capabilities
     }
 
-    package let capabilities: StoreCapabilities
+    /// Whether deleted objects are kept is what the probe found, until the first deletion of many
+    /// asks the bucket.
+    package var capabilities: StoreCapabilities {
+        var capabilities = ownCapabilities
+        capabilities.keepsDeleted = client.traits.versioning
+        return capabilities
+    }
 
     /// What is known of the service, with what this store has learned since it was opened.
     package var traits: S3Traits { client.traits }

@@ -219,7 +219,7 @@ extension S3Store {
     }
 
     package func delete(_ keys: [ObjectKey], _ failed: (ObjectKey, StorageError) -> Void) {
-        var rest = keys[...]
+        var rest = deletable(keys, failed)[...]
         while !rest.isEmpty {
             let part = rest.prefix(S3Store.keysPerRequest)
             rest = rest.dropFirst(part.count)

@@ -115,6 +115,7 @@ extension TrafficSummary {
         bytesSent = counts.bytesSent
         bytesReceived = counts.bytesReceived
         retries = counts.retries
+        altered = counts.altered
         for (kind, latency) in counts.latencies where latency.count > 0 {
             self.latency[kind.rawValue] = Latency(
                 count: latency.count,

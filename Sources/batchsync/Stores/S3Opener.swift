@@ -71,13 +71,15 @@ extension StoreOpener {
         let engine = TransferEngine(transfer)
         let credentials = configuration.credentials(
             AWSSurroundings(environment: environment, engine: engine, run: Self.run))
-        func store(_ traits: S3Traits?) -> S3Store {
-            S3Store.open(
+        func store(_ traits: S3Traits) -> S3Store {
+            var traits = traits
+            if traits.region == nil { traits.region = memory.s3Region }
+            return S3Store.open(
                 place, options: options, credentials: credentials, engine: engine,
-                traits: traits ?? S3Traits(), counter: counter, spoolDirectory: spoolDirectory)
+                traits: traits, counter: counter, spoolDirectory: spoolDirectory)
         }
         var known = memory.s3Traits.map { S3Traits(text: $0) }
-        let first = store(known)
+        let first = store(known ?? S3Traits())
         if creating {
             _ = try whenOnline { () throws(StorageError) in try first.createBucketIfMissing() }
         }
@@ -91,7 +93,10 @@ extension StoreOpener {
             memory.save()
             known = found
         }
-        return wrapRemote(store(known), memory: memory, maximum: Self.mostCallsToS3)
+        let settled = known.map { store($0) } ?? first
+        var opened = wrapRemote(settled, memory: memory, maximum: Self.mostCallsToS3)
+        opened.region = { settled.traits.region }
+        return opened
     }
 }
 

@@ -9,6 +9,8 @@ struct StoreMemory: Sendable {
     var concurrency: Int?
     /// What a probe of an S3 service found, as `S3Traits` writes it.
     var s3Traits: String?
+    /// Where a bucket turned out to be that no probe has been made of.
+    var s3Region: String?
 
     private let path: String
 
@@ -20,6 +22,7 @@ struct StoreMemory: Sendable {
         else { return }
         concurrency = value["concurrency"]?.count
         s3Traits = value["s3"]?.string
+        s3Region = value["s3_region"]?.string
     }
 
     /// Keeps it; a state directory that cannot be written costs the next run some time.
@@ -27,6 +30,7 @@ struct StoreMemory: Sendable {
         var fields: [(key: String, value: JSONValue)] = []
         if let concurrency { fields.append(("concurrency", .count(concurrency))) }
         if let s3Traits { fields.append(("s3", .string(s3Traits))) }
+        if let s3Region { fields.append(("s3_region", .string(s3Region))) }
         try? LocalFile.write(JSONValue.object(fields).bytes + [0x0A], to: path)
     }
 }

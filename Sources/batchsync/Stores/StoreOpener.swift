@@ -19,15 +19,18 @@ struct OpenedStore: Sendable {
     let uploads: UploadLimits
     /// What this host knows of it from earlier runs.
     let memory: StoreMemory
+    /// Where the bucket is, if it turned out to be elsewhere than it was asked for.
+    var region: @Sendable () -> String? = { nil }
 
     /// Keeps for the next run what this one has learned. A run that asked little has learned nothing.
     func remember() {
-        guard let settled = controls.settledConcurrency, settled != memory.concurrency else {
-            return
-        }
-        var memory = memory
-        memory.concurrency = settled
-        memory.save()
+        var learned = memory
+        if let settled = controls.settledConcurrency { learned.concurrency = settled }
+        if let region = region() { learned.s3Region = region }
+        guard
+            learned.concurrency != memory.concurrency || learned.s3Region != memory.s3Region
+        else { return }
+        learned.save()
     }
 }
 

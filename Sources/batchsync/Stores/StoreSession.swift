@@ -25,6 +25,12 @@ final class StoreSession: Sendable {
             + "\(NumberText.bytes(counts.bytesReceived)) received"
         if counts.retries > 0 { text += ", \(NumberText.grouped(counts.retries)) tried again" }
         Console.shared.out(indent + text)
+        if counts.altered > 0 {
+            Console.shared.out(
+                indent
+                    + "\(NumberText.counted(counts.altered, "transfer")) arrived altered and came right when fetched once more: look at the line, or use https"
+            )
+        }
     }
 
     /// The same for programs, of all stores.

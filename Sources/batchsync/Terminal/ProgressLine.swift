@@ -196,6 +196,10 @@ struct ProgressRate {
         if let left, left < 1e7 {
             parts.append("\(TimeText.clock(seconds: Int(left) + 1)) left")
         }
+        if counts.waitingForStore.load(ordering: .relaxed) > 0 {
+            let spooled = counts.spooledBytes.load(ordering: .relaxed)
+            parts.append("waiting for the store, \(NumberText.bytes(spooled)) in the spool")
+        }
         if problems > 0 { parts.append(NumberText.counted(problems, "problem")) }
         return parts.joined(separator: "  ")
     }

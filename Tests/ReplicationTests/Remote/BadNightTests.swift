@@ -147,6 +147,52 @@ struct BadNightTests {
     }
 
     @Test(
+        "A full spool makes reading wait, and progress says so", .timeLimit(.minutes(3)))
+    func fullSpool() throws {
+        let place = try StorePlace(.strictS3)
+        let world = try World(store: try place.store(), at: place.location, sourceInMemory: true)
+        for number in 0..<6 {
+            world.source.put(SeededGenerator.numbers(UInt64(number), 4 << 20), "file-\(number)")
+        }
+        // No bundle leaves before reading has had to wait.
+        let isWaiting = Gate()
+        let line = InterferingStore(world.store) { (operation, subject) throws(StorageError) in
+            if operation == .put, subject.hasPrefix("bundles/") { isWaiting.wait() }
+        }
+        let monitor = EventMonitor()
+        let spooled = Mutex(0)
+        let isOver = Atomic<Bool>(false)
+        inParallel(2) { thread in
+            if thread == 0 {
+                var pace = timespec(tv_sec: 0, tv_nsec: 1_000_000)
+                for _ in 0..<60_000
+                where monitor.counts.waitingForStore.load(ordering: .relaxed) == 0
+                    && !isOver.load(ordering: .relaxed)
+                {
+                    nanosleep(&pace, nil)
+                }
+                spooled.withLock { $0 = monitor.counts.spooledBytes.load(ordering: .relaxed) }
+                isWaiting.open()
+                return
+            }
+            defer { isOver.store(true, ordering: .relaxed) }
+            do {
+                let report = try world.backup(through: line, monitor: monitor) {
+                    $0.uploads = .remote(threads: 1, spoolBytes: 9 << 20)
+                    $0.bundleBytes = 1 << 20
+                }
+                #expect(report.statistics.bundles >= 6)
+            } catch {
+                Issue.record("\(error)")
+            }
+        }
+        #expect((4 << 20...9 << 20).contains(spooled.withLock { $0 }))
+        #expect(monitor.counts.waitingForStore.load(ordering: .relaxed) == 0)
+        #expect(monitor.counts.spooledBytes.load(ordering: .relaxed) == 0)
+        #expect(try world.verify(data: true).isSound)
+    }
+
+    @Test(
         "Started before the network is there, the command waits for it when it is told to",
         .timeLimit(.minutes(60)), arguments: StoreKind.campaigns)
     func waitOnline(kind: StoreKind) throws {

@@ -1,3 +1,5 @@
+import ObjectStorage
+import Replication
 import SnapshotRepository
 import TestSupport
 import Testing
@@ -56,5 +58,40 @@ struct RemoteRequestTests {
         _ = requests("snapshots", [])
         let listing = requests("snapshots", [])
         #expect(listing.all.count <= 2, "\(describe(listing.all))")
+    }
+
+    @Test(
+        "One small file of a large repository costs a new machine the records, a piece of the manifest and one frame"
+    )
+    func oneFile() throws {
+        let world = try World(store: MemoryStore(), sourceInMemory: true)
+        for number in 0..<8 {
+            world.source.put(SeededGenerator.numbers(UInt64(number), 8 << 20), "large/\(number)")
+        }
+        for number in 0..<2_000 { world.source.put(Array("\(number)".utf8), "many/\(number)") }
+        world.source.put(Array("here".utf8), "wanted/file")
+        try world.backup { $0.bundleBytes = 8 << 20 }
+        let bundles = try world.open().listBundles()
+        #expect(bundles.count > 5)
+
+        let reader = try world.addHost("reader")
+        let store = RecordingStore(world.store)
+        let repository = try world.open(through: store, on: reader, asOwner: true)
+        let snapshot = try #require(try SnapshotCatalog.load(repository).snapshots.last)
+        let target = TemporaryDirectory.inMemory()
+        let report = try Restore(
+            repository: repository, index: try ChunkIndex.load(repository), snapshot: snapshot,
+            options: RestoreOptions(), monitor: SilentMonitor(), cancellation: Cancellation()
+        ).run(path: Array(world.source.path("wanted/file").utf8), target: target.path("out"))
+        #expect(report.damagedCount == 0 && target.read("out/file") == Array("here".utf8))
+
+        let said = store.calls.map { "\($0.operation.rawValue) \($0.subject) \($0.count)" }
+        // Of the manifest's bundle and of the content's: its seal, and one frame.
+        #expect(store.count(of: .range) <= 4, "\(said)")
+        #expect(Set(store.calls.filter { $0.operation == .range }.map(\.subject)).count == 2)
+        #expect(store.count(of: .get, below: "index/") == 1, "\(said)")
+        #expect(store.count(of: .get, below: "snapshots/") == 1, "\(said)")
+        #expect(store.requests <= 14, "\(said)")
+        #expect(store.bytesRead < 6 << 20, "\(said)")
     }
 }

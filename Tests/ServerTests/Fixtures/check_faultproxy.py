@@ -282,6 +282,21 @@ def tls(line):
             expect_equal(proxy.fired(), [1])
 
 
+@claim("Asked as a proxy of the environment is asked, it serves as one, for any host")
+def environment_proxy(line):
+    line.rules()
+    line.proxy.tell("reset")
+    expect_equal(line.ask("PUT", "http://nowhere.invalid/p?q=1", b"abc"), (200, b"abc"))
+    expect_equal(line.origin.received, [("/p?q=1", b"abc")])
+    connection = line.connect()
+    connection.set_tunnel("nowhere.invalid", 443)
+    expect_equal(line.ask("PUT", "/q", b"abc", connection), (200, b"abc"))
+    expect_equal(line.origin.received[1:], [("/q", b"abc")])
+    asked = [entry.split("\t")[1:3] for entry in line.proxy.tell("log")]
+    expect_equal(asked[:2], [["PUT", "http://nowhere.invalid/p?q=1"],
+                             ["CONNECT", "nowhere.invalid:443"]])
+
+
 if __name__ == "__main__":
     one = Line()
     try:

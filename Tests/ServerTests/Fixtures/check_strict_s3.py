@@ -524,6 +524,11 @@ def object_lock(server):
                                    **lock)["VersionId"]
         deletion = {"Bucket": "locked", "Key": mode, "VersionId": identifier}
         expect_equal(refusal(s3.delete_object, **deletion), ("AccessDenied", 403))
+        expect_equal(s3.head_object(**deletion)["ObjectLockMode"], mode)
+        # Who may not see a retention is not told of it beside the rest.
+        server.tell("deny", "s3:GetObjectRetention")
+        expect("ObjectLockMode" not in s3.head_object(**deletion))
+        server.tell("deny")
         bypassed = refusal(s3.delete_object, **deletion, BypassGovernanceRetention=True)
         expect_equal(bypassed is None, mode == "GOVERNANCE")
         # A marker on top of it is allowed, and hides it only.
