@@ -163,7 +163,8 @@ let package = Package(
             name: "ProfilesTests", dependencies: ["Profiles", "SnapshotModel", "TestSupport"],
             swiftSettings: strict),
         .testTarget(
-            name: "FileTreeTests", dependencies: ["FileTree", "SnapshotModel", "CSystem"],
+            name: "FileTreeTests",
+            dependencies: ["FileTree", "SnapshotModel", "CSystem", "TestSupport"],
             swiftSettings: strict),
         .testTarget(
             name: "BundleFormatTests",
@@ -186,7 +187,9 @@ let package = Package(
             swiftSettings: strict),
         .testTarget(
             name: "CommandTests",
-            dependencies: ["SnapshotModel", "Profiles", "CSystem", "TestSupport", "batchsync"],
+            dependencies: [
+                "SnapshotModel", "Profiles", "Replication", "CSystem", "TestSupport", "batchsync",
+            ],
             exclude: ["Fixtures"], swiftSettings: strict),
         .testTarget(
             name: "RunReportsTests",
