@@ -285,7 +285,10 @@ final class ContentWorker {
         let problems = FileMetadata.complete(
             &entry, status: item.status, descriptor: item.directory?.descriptor, name: name,
             in: item.parent)
-        for problem in problems { around.problems.add(path, .metadata, problem.message) }
+        // What cannot be opened is one problem, and the walk has named it.
+        if !item.isUnreadable {
+            for problem in problems { around.problems.add(path, .metadata, problem.message) }
+        }
         return entry
     }
 
