@@ -130,11 +130,15 @@ struct ProgressRate {
         var parts = [TimeText.clock(seconds: Int((now - start) / 1_000_000_000))]
         if !phase.isEmpty { parts.append(phase) }
         if entries > 0 || entriesExpected > 0 {
-            let total = entriesExpected > 0 ? " of \(NumberText.grouped(entriesExpected))" : ""
-            parts.append("\(NumberText.grouped(entries))\(total) files")
+            // What is expected is what there was last time: once there is more, nobody knows.
+            let total =
+                entriesExpected >= max(entries, 1)
+                ? " of \(NumberText.grouped(entriesExpected))" : ""
+            parts.append("\(NumberText.grouped(entries))\(total) entries")
         }
         if bytes > 0 || bytesExpected > 0 {
-            let total = bytesExpected > 0 ? " of \(NumberText.bytes(bytesExpected))" : ""
+            let total =
+                bytesExpected >= max(bytes, 1) ? " of \(NumberText.bytes(bytesExpected))" : ""
             parts.append("\(NumberText.bytes(bytes))\(total)")
         }
         if let first = window.first, now > first.time {
