@@ -163,7 +163,8 @@ let package = Package(
             name: "ProfilesTests", dependencies: ["Profiles", "SnapshotModel", "TestSupport"],
             swiftSettings: strict),
         .testTarget(
-            name: "FileTreeTests", dependencies: ["FileTree", "SnapshotModel", "CSystem"],
+            name: "FileTreeTests",
+            dependencies: ["FileTree", "SnapshotModel", "CSystem", "TestSupport"],
             swiftSettings: strict),
         .testTarget(
             name: "BundleFormatTests",

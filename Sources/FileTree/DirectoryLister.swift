@@ -84,10 +84,15 @@ final class DirectoryLister {
         let result = csys_fstat(descriptor, &raw)
         guard result == 0 else { return (nil, WalkProblem(errno: -result, call: "fstat")) }
         let status = FileStatus(raw)
-        if options.rules.staysOnFileSystem, status.device != pending.root.device {
+        let isOther = options.rules.staysOnFileSystem && status.device != pending.root.device
+        // Asked where a file system begins; a source that lies in such a one is walked.
+        let isKernels =
+            status.device != pending.parent.status.device && KernelFileSystem.holds(descriptor)
+        if isOther || isKernels {
             let listing = DirectoryListing(
                 handle: handle, status: status, rules: nil, count: 0, nameBytes: 0)
             listing.isMountPoint = true
+            listing.isKernelFileSystem = isKernels
             return (listing, nil)
         }
         return (list(handle, status: status, pending: pending), nil)

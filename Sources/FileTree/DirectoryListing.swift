@@ -48,6 +48,8 @@ final class DirectoryListing: @unchecked Sendable {
     var problems: [(name: [UInt8], problem: WalkProblem)] = []
     /// It turned out to be a place where another file system is mounted; nothing was listed.
     var isMountPoint = false
+    /// And what is mounted there holds no files.
+    var isKernelFileSystem = false
     /// It is the list of one source root and nothing else.
     var holdsRoot = false
     private let memory: UnsafeMutableRawPointer

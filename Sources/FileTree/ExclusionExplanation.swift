@@ -171,6 +171,9 @@ private struct Explainer {
                 return answer(.unreadable(problem), at: length)
             }
             place = DirectoryHandle(owning: descriptor, path: Array(path[..<length]))
+            if status.device != (try here.status().device), KernelFileSystem.holds(descriptor) {
+                return answer(.excluded(.kernelFileSystem), at: length)
+            }
         }
         return answer(.included(lastReason), at: path.count)
     }

@@ -22,6 +22,8 @@ package enum ExclusionReason: Sendable, Hashable, CustomStringConvertible {
     case noDump
     /// The entry lies on another file system than its root (`--one-file-system`).
     case otherFileSystem
+    /// The entry lies on a file system that holds no files (`/proc`, `/sys`).
+    case kernelFileSystem
 
     /// A phrase that completes "excluded by …".
     package var description: String {
@@ -41,6 +43,8 @@ package enum ExclusionReason: Sendable, Hashable, CustomStringConvertible {
             "its inode flag \"no dump\""
         case .otherFileSystem:
             "--one-file-system: it lies on another one than its root"
+        case .kernelFileSystem:
+            "its file system, which holds what the kernel shows and no files"
         }
     }
 }

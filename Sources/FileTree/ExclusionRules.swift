@@ -66,6 +66,14 @@ package struct ExclusionRules: Sendable {
         hasNoPatterns = options.isEmpty && files.isEmpty
     }
 
+    /// The patterns from options and files, as they were written and in the order in which they
+    /// apply.
+    package var written: [ExclusionReason] {
+        (options.origins + files.origins).map {
+            .rule(text: $0.text, source: $0.source, line: $0.line)
+        }
+    }
+
     /// The patterns from options and files that can never match, and what is wrong with them. Git
     /// is silent about these; a backup that grows by what its owner meant to leave out is not.
     package var neverMatching: [(rule: ExclusionReason, defect: GlobPattern.Defect)] {

@@ -2,72 +2,12 @@ import CSystem
 import Glibc
 import SnapshotModel
 
-/// What metadata is set on: an open file, or a name in an open directory.
-///
-/// Files and directories are changed through their descriptor; what cannot be opened without side
-/// effects (links, devices, sockets) by name, with calls that do not follow a link.
-struct MetadataSubject {
-    let descriptor: Int32
-    let name: [CChar]?
-
-    init(descriptor: Int32) {
-        self.descriptor = descriptor
-        name = nil
-    }
-
-    init(directory: Int32, name: [CChar]) {
-        descriptor = directory
-        self.name = name
-    }
-
-    func chown(_ uid: UInt32, _ gid: UInt32) -> Int32 {
-        if let name { return csys_lchownat(descriptor, name, uid, gid) }
-        return csys_fchown(descriptor, uid, gid)
-    }
-
-    func chmod(_ mode: UInt32) -> Int32 {
-        if let name { return csys_chmod_nofollow(descriptor, name, mode) }
-        return csys_fchmod(descriptor, mode)
-    }
-
-    func setTime(_ time: Timestamp) -> Int32 {
-        if let name {
-            return csys_lutimensat(descriptor, name, time.seconds, time.nanoseconds)
-        }
-        return csys_futimens(descriptor, time.seconds, time.nanoseconds)
-    }
-
-    func listAttributes(_ buffer: UnsafeMutablePointer<CChar>?, _ size: Int) -> Int {
-        if let name { return csys_listxattr_at(descriptor, name, buffer, size) }
-        return csys_flistxattr(descriptor, buffer, size)
-    }
-
-    func set(_ attribute: UnsafePointer<CChar>, _ value: [UInt8]) -> Int32 {
-        if let name {
-            return csys_setxattr_at(descriptor, name, attribute, value, value.count)
-        }
-        return csys_fsetxattr(descriptor, attribute, value, value.count)
-    }
-
-    func remove(_ attribute: UnsafePointer<CChar>) -> Int32 {
-        if let name { return csys_removexattr_at(descriptor, name, attribute) }
-        return csys_fremovexattr(descriptor, attribute)
-    }
-
-    func status(_ out: inout csys_stat) -> Int32 {
-        if let name { return csys_lstatat(descriptor, name, &out) }
-        return csys_fstat(descriptor, &out)
-    }
-}
-
-/// What is known of a subject before its metadata is set; what is known need not be asked.
+/// What is known of something new before its metadata is set; what is known need not be asked.
 struct MetadataState {
     /// Owner and group now; nil where that was not looked at.
     var owner: (uid: UInt32, gid: UInt32)?
     /// Permission bits now; nil where they were not looked at.
     var mode: UInt32?
-    /// Made by this restore: it carries nothing but what its directory passed on.
-    var isNew: Bool
     /// Made in a directory with a default ACL.
     var inheritsACL: Bool
     /// Inode flags now; nil where they were not looked at.
@@ -78,95 +18,241 @@ struct MetadataState {
 /// this order.
 ///
 /// The order is forced. A change of owner clears setuid bits and capabilities, so it comes first,
-/// and until it has happened the file keeps mode 0600: no moment shows a setuid file of the wrong
+/// and until it has happened a new file keeps mode 0600: no moment shows a setuid file of the wrong
 /// owner. An ordinary user may set attributes only while a file is writable, so they precede the
 /// permissions; an ACL rewrites the group's bits, so it does too. Times go after everything that
-/// touches them. Flags that forbid changes (immutable, append-only) are left to the caller, since
-/// hard links and directory contents must be there before.
+/// touches them. Flags that forbid changes (immutable, append-only) are left to `TargetLocks`,
+/// since hard links and directory contents must be there before.
 struct MetadataWriter: Sendable {
     let owners: TargetOwners
 
     init(ownership: TargetOwnership) { owners = TargetOwners(ownership) }
 
-    /// Sets the metadata of `entry` on `subject`.
+    /// What has to be set, beside the flags.
+    private struct Changes {
+        enum List {
+            case leave
+            case remove
+            case set([UInt8])
+
+            var isChange: Bool {
+                if case .leave = self { return false }
+                return true
+            }
+        }
+
+        /// Owner and group now; nil where that is not known.
+        var owner: (uid: UInt32, gid: UInt32)?
+        /// Whether that owner was seen on the very file, and not inferred from its neighbours.
+        var isOwnerSeen = false
+        /// Permission bits now; nil where they are not known.
+        var mode: UInt32?
+        /// The time of modification now; nil where it is not known.
+        var time: Timestamp?
+        var staleAttributes: [[UInt8]] = []
+        var attributes: [ExtendedAttribute] = []
+        var accessList = List.leave
+        var defaultList = List.leave
+    }
+
+    /// Sets the metadata of `entry` on something that this restore made.
     ///
     /// - Returns: What could not be set. The flags of `InodeFlags.locking` are never set here.
     func apply(
         _ entry: Entry, to subject: MetadataSubject, state: MetadataState
     ) -> [MetadataWriterProblem] {
-        var problems: [MetadataWriterProblem] = []
-        func report(_ aspect: MetadataWriterProblem.Aspect, _ result: Int32) {
-            problems.append(MetadataWriterProblem(path: entry.path, aspect: aspect, errno: -result))
-        }
-
-        let allowedBits = applyOwner(entry, to: subject, state: state, report: report)
-        let isLink = entry.kind == .symlink
-        applyAttributes(entry, to: subject, state: state, report: report)
-        if !isLink {
-            applyACL(
-                entry.acl, AccessControlList.accessAttribute, .accessControlList, subject, state,
-                report: report)
-            if entry.kind == .directory {
-                applyACL(
-                    entry.defaultACL, AccessControlList.defaultAttribute, .defaultAccessControlList,
-                    subject, state, report: report)
-            }
-            let mode = entry.mode & 0o7777 & allowedBits
-            if mode != entry.mode & 0o7777 { report(.setID, 0) }
-            let result = subject.chmod(mode)
-            if result < 0 { report(.mode, result) }
-        }
-        let result = subject.setTime(entry.mtime)
-        if result < 0 { report(.times, result) }
+        var changes = Changes(owner: state.owner, mode: state.mode, attributes: entry.xattrs)
+        // It carries nothing but what its directory passed on.
+        let inherited = state.inheritsACL ? Changes.List.remove : .leave
+        changes.accessList = entry.acl.map { .set($0) } ?? inherited
+        changes.defaultList = entry.defaultACL.map { .set($0) } ?? inherited
+        var problems = perform(changes, entry, on: subject)
         let mayHaveFlags = state.flags.map { $0 & ~InodeFlags.incidental != 0 } ?? true
         if subject.name == nil, entry.flags != 0 || mayHaveFlags {
-            applyFlags(
-                entry.flags & ~InodeFlags.locking, to: subject.descriptor, report: report)
+            applyFlags(entry.flags & ~InodeFlags.locking, to: subject.descriptor) {
+                problems.append(Self.problem(entry, $0, $1))
+            }
         }
         return problems
     }
 
-    // MARK: Owner
+    /// Makes the metadata of something that was there before what `entry` says.
+    ///
+    /// Only what differs is set: what is right keeps its change time, so that the next backup need
+    /// not read it again, and an immutable file that is right is left alone.
+    ///
+    /// - Parameters:
+    ///   - status: Of `subject`, a moment ago.
+    ///   - unlock: Takes off the flags that forbid changes; asked where there are some and
+    ///     something is to be changed.
+    /// - Returns: What could not be set. The flags of `InodeFlags.locking` are never set here.
+    func correct(
+        _ entry: Entry, on subject: MetadataSubject, status: csys_stat, unlock: () -> Bool
+    ) -> [MetadataWriterProblem] {
+        let changes = differences(of: entry, from: subject, status)
+        let flags = subject.flags
+        let kept = InodeFlags.incidental | InodeFlags.locking
+        let areFlagsRight = ((flags ?? 0) ^ entry.flags) & ~kept == 0
+        // Locks that the entry lacks; those that it has are set in the end.
+        let surplus = (flags ?? 0) & InodeFlags.locking & ~entry.flags
+        if areFlagsRight, surplus == 0, !isNeeded(changes, entry) { return [] }
+        let isLocked = (flags ?? 0) & InodeFlags.locking != 0
+        let isUnlocked = isLocked && unlock()
+        var problems = perform(changes, entry, on: subject)
+        if surplus != 0, !isUnlocked {
+            problems.append(Self.problem(entry, .flags(surplus), -EPERM))
+        }
+        if subject.name == nil, !areFlagsRight {
+            applyFlags(entry.flags & ~InodeFlags.locking, to: subject.descriptor) {
+                problems.append(Self.problem(entry, $0, $1))
+            }
+        }
+        return problems
+    }
 
-    /// Sets the owner; returns the mode bits that may be set now.
+    private static func problem(
+        _ entry: Entry, _ aspect: MetadataWriterProblem.Aspect, _ result: Int32
+    ) -> MetadataWriterProblem {
+        MetadataWriterProblem(path: entry.path, aspect: aspect, errno: -result)
+    }
+
+    // MARK: What differs
+
+    private func differences(
+        of entry: Entry, from subject: MetadataSubject, _ status: csys_stat
+    ) -> Changes {
+        var changes = Changes(
+            owner: (status.uid, status.gid), isOwnerSeen: subject.name == nil,
+            mode: status.mode & 0o7777,
+            time: Timestamp(seconds: status.mtime_sec, nanoseconds: status.mtime_nsec))
+        let names = subject.attributeNames
+        changes.staleAttributes = names.filter { Self.isStale($0, entry) }
+        // A change of owner takes the capabilities away.
+        let isOwnerRight = owners.ownership == .none || owners.owner(of: entry) == changes.owner!
+        changes.attributes = entry.xattrs.filter { attribute in
+            if !isOwnerRight, attribute.name == MetadataAttribute.capability { return true }
+            return !names.contains(attribute.name)
+                || subject.value(of: attribute.name) != attribute.value
+        }
+        guard entry.kind != .symlink else { return changes }
+        func list(_ wanted: [UInt8]?, _ attribute: [UInt8]) -> Changes.List {
+            let isThere = names.contains(attribute)
+            guard let wanted else { return isThere ? .remove : .leave }
+            guard isThere, let value = subject.value(of: attribute),
+                let now = AccessControlList(binary: value), now == AccessControlList(text: wanted)
+            else { return .set(wanted) }
+            return .leave
+        }
+        changes.accessList = list(entry.acl, MetadataAttribute.accessACL)
+        if entry.kind == .directory {
+            changes.defaultList = list(entry.defaultACL, MetadataAttribute.defaultACL)
+        }
+        return changes
+    }
+
+    /// Attributes that the entry lacks and that go: labels of the host's own security modules and
+    /// of the file system stay; what gives rights (capabilities) and what users attach does not.
+    private static func isStale(_ name: [UInt8], _ entry: Entry) -> Bool {
+        guard
+            name.starts(with: MetadataAttribute.userPrefix) || name == MetadataAttribute.capability
+        else { return false }
+        return !entry.xattrs.contains { $0.name == name }
+    }
+
+    private func isNeeded(_ changes: Changes, _ entry: Entry) -> Bool {
+        if changes.accessList.isChange || changes.defaultList.isChange
+            || !changes.attributes.isEmpty || !changes.staleAttributes.isEmpty
+            || changes.time != entry.mtime
+        {
+            return true
+        }
+        let owner = owners.owner(of: entry)
+        if owners.ownership != .none, changes.owner.map({ $0 != owner }) ?? true { return true }
+        return entry.kind != .symlink && changes.mode != entry.mode & 0o7777
+    }
+
+    // MARK: Setting
+
+    private func perform(
+        _ changes: Changes, _ entry: Entry, on subject: MetadataSubject
+    ) -> [MetadataWriterProblem] {
+        var problems: [MetadataWriterProblem] = []
+        func report(_ aspect: MetadataWriterProblem.Aspect, _ result: Int32) {
+            problems.append(Self.problem(entry, aspect, result))
+        }
+        var mode = changes.mode
+        let owner = applyOwner(entry, to: subject, changes, report: report)
+        if owner.isTouched { mode = mode.flatMap { $0 & 0o6000 == 0 ? $0 : nil } }
+        applyAttributes(changes, entry, to: subject, mode: &mode, report: report)
+        if entry.kind != .symlink {
+            apply(
+                changes.accessList, AccessControlList.accessAttribute, .accessControlList, subject,
+                report: report)
+            if entry.kind == .directory {
+                apply(
+                    changes.defaultList, AccessControlList.defaultAttribute,
+                    .defaultAccessControlList, subject, report: report)
+            }
+            if changes.accessList.isChange { mode = nil }
+            let wanted = entry.mode & 0o7777 & owner.allowedBits
+            if wanted != entry.mode & 0o7777 { report(.setID, 0) }
+            if mode != wanted {
+                let result = subject.chmod(wanted)
+                if result < 0 { report(.mode, result) }
+            }
+        }
+        if changes.time != entry.mtime {
+            let result = subject.setTime(entry.mtime)
+            if result < 0 { report(.times, result) }
+        }
+        return problems
+    }
+
+    /// Sets the owner; tells which mode bits may be set now, and whether anything was tried.
     private func applyOwner(
-        _ entry: Entry, to subject: MetadataSubject, state: MetadataState,
+        _ entry: Entry, to subject: MetadataSubject, _ changes: Changes,
         report: (MetadataWriterProblem.Aspect, Int32) -> Void
-    ) -> UInt32 {
+    ) -> (allowedBits: UInt32, isTouched: Bool) {
         let (uid, gid) = owners.owner(of: entry)
         let carriesSetID = entry.mode & 0o6000 != 0 && entry.kind != .symlink
         if owners.ownership == .none {
-            guard carriesSetID else { return 0o7777 }
+            guard carriesSetID else { return (0o7777, false) }
             var status = csys_stat()
-            guard subject.status(&status) == 0 else { return 0o1777 }
-            return 0o1777 | (status.uid == uid ? 0o4000 : 0) | (status.gid == gid ? 0o2000 : 0)
+            guard subject.status(&status) == 0 else { return (0o1777, false) }
+            let bits: UInt32 =
+                0o1777 | (status.uid == uid ? 0o4000 : 0) | (status.gid == gid ? 0o2000 : 0)
+            return (bits, false)
         }
         // Where a setuid bit follows, the owner is not taken on trust.
-        if let owner = state.owner, owner == (uid, gid), !carriesSetID { return 0o7777 }
+        if let owner = changes.owner, owner == (uid, gid), !carriesSetID || changes.isOwnerSeen {
+            return (0o7777, false)
+        }
         let outcome = owners.apply(
-            uid: uid, gid: gid, current: state.owner, change: subject.chown)
-        if outcome.errno != 0 { report(.owner, -outcome.errno) }
-        return 0o1777 | (outcome.userIsRight ? 0o4000 : 0) | (outcome.groupIsRight ? 0o2000 : 0)
+            uid: uid, gid: gid, current: changes.owner, change: subject.chown)
+        if outcome.errno != 0 {
+            report(.owner, -outcome.errno)
+        } else if !outcome.userIsRight || !outcome.groupIsRight {
+            report(.ownerDenied(uid: uid, gid: gid), 0)
+        }
+        let bits: UInt32 =
+            0o1777 | (outcome.userIsRight ? 0o4000 : 0) | (outcome.groupIsRight ? 0o2000 : 0)
+        return (bits, true)
     }
 
-    // MARK: Extended attributes and ACLs
-
     private func applyAttributes(
-        _ entry: Entry, to subject: MetadataSubject, state: MetadataState,
+        _ changes: Changes, _ entry: Entry, to subject: MetadataSubject, mode: inout UInt32?,
         report: (MetadataWriterProblem.Aspect, Int32) -> Void
     ) {
-        let stale = state.isNew ? [] : staleAttributes(of: subject, entry)
-        if entry.xattrs.isEmpty, stale.isEmpty { return }
-        if !state.isNew, !owners.isSuperuser, entry.kind != .symlink, let mode = state.mode,
-            mode & 0o200 == 0
-        {
-            _ = subject.chmod(mode & 0o777 | 0o200)
+        if changes.attributes.isEmpty, changes.staleAttributes.isEmpty { return }
+        if !owners.isSuperuser, entry.kind != .symlink, let now = mode, now & 0o200 == 0 {
+            _ = subject.chmod(now & 0o777 | 0o200)
+            mode = nil
         }
-        for name in stale {
+        for name in changes.staleAttributes {
             let result = subject.remove(TargetPath.cString(name[...]))
-            if result < 0, result != -ENODATA { report(Self.aspect(of: name), result) }
+            if result < 0, result != -ENODATA { report(.extendedAttribute(name), result) }
         }
-        for attribute in entry.xattrs {
+        for attribute in changes.attributes {
             // A zero byte would cut the name short and set another attribute.
             guard !attribute.name.contains(0) else {
                 report(.extendedAttribute(attribute.name), -EINVAL)
@@ -177,56 +263,22 @@ struct MetadataWriter: Sendable {
         }
     }
 
-    /// Attributes that are there and that the entry lacks. Labels of the host's own security
-    /// modules and of the file system stay; what gives rights (ACLs, capabilities) and what users
-    /// attach goes.
-    private func staleAttributes(of subject: MetadataSubject, _ entry: Entry) -> [[UInt8]] {
-        let size = subject.listAttributes(nil, 0)
-        guard size > 0 else { return [] }
-        let list = [UInt8](unsafeUninitializedCapacity: size + 1024) { buffer, count in
-            count = buffer.withMemoryRebound(to: CChar.self) { buffer in
-                max(0, subject.listAttributes(buffer.baseAddress, buffer.count))
-            }
-        }
-        return list.split(separator: 0).map(Array.init).filter { name in
-            switch name {
-            case MetadataAttribute.accessACL: return entry.acl == nil
-            case MetadataAttribute.defaultACL: return entry.defaultACL == nil
-            default:
-                return
-                    (name.starts(with: MetadataAttribute.userPrefix)
-                    || name == MetadataAttribute.capability)
-                    && !entry.xattrs.contains { $0.name == name }
-            }
-        }
-    }
-
-    private static func aspect(of attribute: [UInt8]) -> MetadataWriterProblem.Aspect {
-        switch attribute {
-        case MetadataAttribute.accessACL: .accessControlList
-        case MetadataAttribute.defaultACL: .defaultAccessControlList
-        default: .extendedAttribute(attribute)
-        }
-    }
-
-    private func applyACL(
-        _ text: [UInt8]?, _ attribute: String, _ aspect: MetadataWriterProblem.Aspect,
-        _ subject: MetadataSubject, _ state: MetadataState,
-        report: (MetadataWriterProblem.Aspect, Int32) -> Void
+    private func apply(
+        _ list: Changes.List, _ attribute: String, _ aspect: MetadataWriterProblem.Aspect,
+        _ subject: MetadataSubject, report: (MetadataWriterProblem.Aspect, Int32) -> Void
     ) {
-        guard let text else {
-            // What an older file has of its own went with its other stale attributes.
-            guard state.isNew, state.inheritsACL else { return }
+        switch list {
+        case .leave: return
+        case .remove:
             let result = subject.remove(attribute)
             if result < 0, result != -ENODATA, result != -EOPNOTSUPP { report(aspect, result) }
-            return
+        case .set(let text):
+            guard let value = AccessControlList(text: text)?.binary else {
+                return report(aspect, -EINVAL)
+            }
+            let result = subject.set(attribute, value)
+            if result < 0 { report(aspect, result) }
         }
-        guard let value = AccessControlList(text: text)?.binary else {
-            report(aspect, -EINVAL)
-            return
-        }
-        let result = subject.set(attribute, value)
-        if result < 0 { report(aspect, result) }
     }
 
     // MARK: Flags
@@ -263,13 +315,5 @@ struct MetadataWriter: Sendable {
             }
         }
         if refused != 0 { report(.flags(refused), reason) }
-    }
-
-    /// Adds the flags that forbid further changes; 0 or the negated errno.
-    func lock(_ flags: UInt32, descriptor: Int32) -> Int32 {
-        var current: UInt32 = 0
-        let result = csys_getflags(descriptor, &current)
-        if result < 0 { return result }
-        return csys_setflags(descriptor, current | flags & InodeFlags.locking)
     }
 }

@@ -4,6 +4,8 @@ import SnapshotModel
 package struct MetadataWriterProblem: Sendable, Hashable, CustomStringConvertible {
     package enum Aspect: Sendable, Hashable {
         case owner
+        /// Owner or group are not these, since an ordinary user may not give files away.
+        case ownerDenied(uid: UInt32, gid: UInt32)
         case mode
         /// The setuid or setgid bit was left off, since the file belongs to somebody else than it
         /// did.
@@ -34,7 +36,7 @@ package struct MetadataWriterProblem: Sendable, Hashable, CustomStringConvertibl
     /// What was not set, in a word or two that follow "cannot set".
     package var what: String {
         switch aspect {
-        case .owner: "owner and group"
+        case .owner, .ownerDenied: "owner and group"
         case .mode: "permissions"
         case .setID: "setuid and setgid bits"
         case .accessControlList: "the access control list"
@@ -53,6 +55,7 @@ package struct MetadataWriterProblem: Sendable, Hashable, CustomStringConvertibl
         let name = FileTreeError.printable(path)
         switch aspect {
         case .setID: return "\(name): \(what) left off, since the owner is another"
+        case .ownerDenied: return "\(name): \(what) are others: only root may give files away"
         case .specialFile: return "\(name): cannot make \(what): \(reason)"
         default: return "\(name): cannot set \(what): \(reason)"
         }

@@ -18,6 +18,8 @@ package final class TargetDirectory: Sendable {
     private let root: TargetHandle
     private let cache: Mutex<Cache>
     private let walksByComponent: Atomic<Bool>
+    /// Flags that forbid changes, of whatever lies in it.
+    let locks = TargetLocks()
 
     /// Open directories by their path. The least recently used ones go when there are too many.
     private struct Cache {

@@ -109,6 +109,12 @@ extension TargetDirectory {
         return status.mtime < entry.mtime ? .older : .newer
     }
 
+    /// Whether two paths name the same file.
+    package func areSameFile(_ one: [UInt8], _ other: [UInt8]) throws(FileTreeError) -> Bool {
+        guard let first = try status(one), let second = try status(other) else { return false }
+        return first.isSameFile(as: second)
+    }
+
     private func readLink(_ relative: [UInt8]) throws(FileTreeError) -> [UInt8] {
         let slot = try slot(relative)
         // The longest a link can be is a page.

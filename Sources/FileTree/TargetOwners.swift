@@ -20,8 +20,6 @@ final class TargetOwners: Sendable {
     let ownership: TargetOwnership
     let isSuperuser: Bool
     let ownUser: UInt32
-    /// Entries whose owner or group could not be set because the user may not.
-    let refusals = Atomic<Int>(0)
 
     private struct Names {
         var users: [[UInt8]: UInt32?] = [:]
@@ -110,9 +108,6 @@ final class TargetOwners: Sendable {
             } else if result < 0, result != -EPERM {
                 outcome.errno = -result
             }
-        }
-        if !outcome.userIsRight || !outcome.groupIsRight, outcome.errno == 0 {
-            refusals.wrappingAdd(1, ordering: .relaxed)
         }
         return outcome
     }

@@ -14,7 +14,7 @@ extension TargetDirectory {
         guard let status = try status(relative) else { return 0 }
         let slot = try slot(relative)
         if !status.isDirectory {
-            let result = csys_unlinkat(slot.parent.descriptor, slot.name, 0)
+            let result = unlink(slot, isDirectory: false)
             if result == -ENOENT { return 0 }
             guard result == 0 else { throw failure(result, relative, "unlinkat", "remove") }
             return 1
@@ -93,7 +93,14 @@ extension TargetDirectory {
     }
 
     private func unlink(_ path: [UInt8], isDirectory: Bool) throws(FileTreeError) -> Int32 {
-        let slot = try slot(path)
-        return csys_unlinkat(slot.parent.descriptor, slot.name, isDirectory ? 1 : 0)
+        unlink(try slot(path), isDirectory: isDirectory)
+    }
+
+    private func unlink(_ slot: TargetSlot, isDirectory: Bool) -> Int32 {
+        let result = unlocking(slot) {
+            csys_unlinkat(slot.parent.descriptor, slot.name, isDirectory ? 1 : 0)
+        }
+        if result == 0 { locks.forget(slot.relative) }
+        return result
     }
 }

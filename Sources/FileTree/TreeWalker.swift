@@ -118,9 +118,20 @@ package final class TreeWalker {
     /// The open directory that the entry is, unless it could not be or was not to be entered.
     package private(set) var directory: DirectoryHandle?
 
-    /// The entry is a directory on which another file system is mounted, and which therefore counts
-    /// as empty.
+    /// The entry is a directory on which another file system is mounted that is not entered, and
+    /// which therefore counts as empty.
     package private(set) var isMountPoint = false
+
+    /// The entry is a directory that could not be opened; the problem follows.
+    package var isUnreadable: Bool { kind == .directory && directory == nil && !isMountPoint }
+
+    /// Where file systems of the kernel are mounted, which hold no files and were not entered; the
+    /// first ones.
+    package private(set) var kernelFileSystems: [[UInt8]] = []
+    /// Where other file systems are mounted that were entered; the first ones.
+    package private(set) var enteredFileSystems: [[UInt8]] = []
+    /// At most so many of each are kept.
+    private static let fileSystemsKept = 64
 
     /// The entry is a source root itself.
     package var isRoot: Bool { currentParent.holdsRoot }
@@ -233,6 +244,7 @@ package final class TreeWalker {
         }
         entry.pointee.status = found.status
         cursor.pointee.needsCare = true
+        if found.status.device != listing.status.device, !listing.holdsRoot { note(found) }
         if found.isMountPoint {
             isMountPoint = true
             queue.release(found)
@@ -241,6 +253,17 @@ package final class TreeWalker {
         directory = found.handle
         push(found)
         return .entry
+    }
+
+    /// Keeps where a file system begins.
+    private func note(_ found: DirectoryListing) {
+        if found.isKernelFileSystem {
+            if kernelFileSystems.count < Self.fileSystemsKept {
+                kernelFileSystems.append(Array(path))
+            }
+        } else if !found.isMountPoint, enteredFileSystems.count < Self.fileSystemsKept {
+            enteredFileSystems.append(Array(path))
+        }
     }
 
     private func push(_ found: DirectoryListing) {

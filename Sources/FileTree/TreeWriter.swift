@@ -21,14 +21,6 @@ package final class TreeWriter: Sendable {
     /// Tells the temporary names of this restore from those of any other.
     private let token: String
     private let counter = Atomic<UInt64>(0)
-    private let locked = Mutex<[LockedEntry]>([])
-
-    /// What gets an immutable or append-only flag in the end.
-    private struct LockedEntry {
-        let relative: [UInt8]
-        let path: [UInt8]
-        let flags: UInt32
-    }
 
     /// What happens to something that stands where an entry goes.
     package enum Placement: Sendable {
@@ -59,10 +51,6 @@ package final class TreeWriter: Sendable {
         token = String(random, radix: 36)
     }
 
-    /// Entries whose owner or group an ordinary user could not set. They are no problems of their
-    /// own.
-    package var ownersNotSet: Int { metadata.owners.refusals.load(ordering: .relaxed) }
-
     // MARK: Directories
 
     /// Makes a directory, with mode 0700 until its metadata is applied. One that is there already
@@ -79,7 +67,10 @@ package final class TreeWriter: Sendable {
     ) throws(FileTreeError) -> Bool {
         if relative.isEmpty { return false }
         let slot = try target.slot(relative)
-        var result = csys_mkdirat(slot.parent.descriptor, slot.name, 0o700)
+        func make() -> Int32 {
+            target.unlocking(slot) { csys_mkdirat(slot.parent.descriptor, slot.name, 0o700) }
+        }
+        var result = make()
         if result == -EEXIST {
             var status = csys_stat()
             let examined = csys_lstatat(slot.parent.descriptor, slot.name, &status)
@@ -96,11 +87,14 @@ package final class TreeWriter: Sendable {
                 return false
             }
             if replacing {
-                let removed = csys_unlinkat(slot.parent.descriptor, slot.name, 0)
+                let removed = target.unlocking(slot) {
+                    csys_unlinkat(slot.parent.descriptor, slot.name, 0)
+                }
                 guard removed == 0 || removed == -ENOENT else {
                     throw target.failure(removed, relative, "unlinkat", "replace")
                 }
-                result = csys_mkdirat(slot.parent.descriptor, slot.name, 0o700)
+                target.locks.forget(relative)
+                result = make()
             }
         }
         guard result == 0 else {
@@ -140,17 +134,13 @@ package final class TreeWriter: Sendable {
         var status = csys_stat()
         let result = csys_fstat(handle.descriptor, &status)
         guard result == 0 else { throw target.failure(result, relative, "fstat", "examine") }
-        let problems = metadata.apply(
-            entry, to: MetadataSubject(descriptor: handle.descriptor),
-            state: MetadataState(
-                owner: (status.uid, status.gid), mode: status.mode & 0o7777, isNew: false,
-                inheritsACL: false, flags: handle.flags))
+        let problems = correct(
+            entry, on: MetadataSubject(descriptor: handle.descriptor), status, relative)
         // The cached handle remembers whether its directory passes something on.
         if entry.defaultACL != nil || entry.flags != 0 || handle.hasDefaultACL || handle.passesFlags
         {
             target.forget(relative)
         }
-        lockLater(relative, entry)
         return problems
     }
 
@@ -198,47 +188,54 @@ package final class TreeWriter: Sendable {
 
     /// Gives a finished file one more name.
     ///
+    /// - Returns: False where it had that name already.
     /// - Throws: `unsupported` (EMLINK, EPERM) or `changed` (EXDEV) where the file system makes no
     ///   such link; the caller may write the content once more instead.
+    @discardableResult
     package func makeHardLink(
         from existing: [UInt8], to relative: [UInt8], placement: Placement = .new
-    ) throws(FileTreeError) {
+    ) throws(FileTreeError) -> Bool {
         let source = try target.slot(existing)
         let slot = try target.slot(relative)
-        var result = csys_linkat(
-            source.parent.descriptor, source.name, slot.parent.descriptor, slot.name)
-        if result == -EEXIST {
-            var first = csys_stat()
-            var second = csys_stat()
-            if csys_lstatat(source.parent.descriptor, source.name, &first) == 0,
-                csys_lstatat(slot.parent.descriptor, slot.name, &second) == 0,
-                FileStatus(first).isSameFile(as: FileStatus(second))
-            {
-                return
+        func link(_ name: [CChar]) -> Int32 {
+            let result = target.unlocking(slot) {
+                csys_linkat(source.parent.descriptor, source.name, slot.parent.descriptor, name)
             }
+            guard result == -EPERM, target.locks.lift(source) else { return result }
+            return csys_linkat(
+                source.parent.descriptor, source.name, slot.parent.descriptor, name)
+        }
+        var result = link(slot.name)
+        if result == -EEXIST {
+            if try target.areSameFile(existing, relative) { return false }
             if placement != .new {
                 let name = temporaryName()
-                result = csys_linkat(
-                    source.parent.descriptor, source.name, slot.parent.descriptor, name)
-                if result == 0 { return try moveIntoPlace(name, slot) }
+                result = link(name)
+                if result == 0 {
+                    try moveIntoPlace(name, slot)
+                    target.locks.forget(relative)
+                    return true
+                }
             }
         }
         guard result == 0 else { throw target.failure(result, relative, "linkat", "link") }
+        return true
     }
 
     /// Makes something small that is whole once it has a name, then sets its metadata.
     private func make(
-        _ relative: [UInt8], _ entry: Entry, _ placement: Placement, _ call: String,
-        _ create: (Int32, UnsafePointer<CChar>) -> Int32
+        _ relative: [UInt8], _ entry: Entry, _ placement: Placement, _ callName: String,
+        _ call: (Int32, UnsafePointer<CChar>) -> Int32
     ) throws(FileTreeError) -> [MetadataWriterProblem] {
         let slot = try target.slot(relative)
         var name = slot.name
-        var result = create(slot.parent.descriptor, name)
+        func create() -> Int32 { target.unlocking(slot) { call(slot.parent.descriptor, name) } }
+        var result = create()
         if result == -EEXIST, placement != .new {
             name = temporaryName()
-            result = create(slot.parent.descriptor, name)
+            result = create()
         }
-        guard result == 0 else { throw target.failure(result, relative, call, "make") }
+        guard result == 0 else { throw target.failure(result, relative, callName, "make") }
         let subject = MetadataSubject(directory: slot.parent.descriptor, name: name)
         if slot.parent.newOwner == nil {
             var status = csys_stat()
@@ -247,15 +244,17 @@ package final class TreeWriter: Sendable {
         let problems = metadata.apply(
             entry, to: subject,
             state: MetadataState(
-                owner: slot.parent.newOwner, mode: nil, isNew: true,
+                owner: slot.parent.newOwner, mode: nil,
                 inheritsACL: slot.parent.hasDefaultACL, flags: nil))
         if name != slot.name { try moveIntoPlace(name, slot) }
+        target.locks.forget(relative)
         return problems
     }
 
     // MARK: What is there already
 
-    /// Sets the metadata of something that is kept as it is. Nothing is followed or made.
+    /// Corrects the metadata of something that is kept as it is: what is right already is not set
+    /// again. Nothing is followed or made.
     package func applyMetadata(
         _ relative: [UInt8], entry: Entry
     ) throws(FileTreeError) -> [MetadataWriterProblem] {
@@ -276,61 +275,35 @@ package final class TreeWriter: Sendable {
             if descriptor >= 0 { subject = MetadataSubject(descriptor: descriptor) }
         }
         defer { if subject.name == nil { _ = csys_close(subject.descriptor) } }
-        let problems = metadata.apply(
-            entry, to: subject,
-            state: MetadataState(
-                owner: (status.uid, status.gid), mode: status.mode & 0o7777, isNew: false,
-                inheritsACL: false, flags: nil))
-        lockLater(relative, entry)
+        if subject.name == nil {
+            // The open file is what is changed, so it is what is compared.
+            guard subject.status(&status) == 0, EntryKind(mode: status.mode) == entry.kind else {
+                throw target.failure(ESTALE, relative, "fstat", "set the metadata of")
+            }
+        }
+        return correct(entry, on: subject, status, relative)
+    }
+
+    /// Makes the metadata of something that was there before right, and notes which flags it
+    /// carries in the end.
+    func correct(
+        _ entry: Entry, on subject: MetadataSubject, _ status: csys_stat, _ relative: [UInt8]
+    ) -> [MetadataWriterProblem] {
+        let locks = target.locks
+        let problems = metadata.correct(entry, on: subject, status: status) {
+            locks.lift(subject.descriptor, relative: relative)
+        }
+        locks.settle(relative, path: entry.path, entry.flags)
         return problems
     }
 
     // MARK: Flags that forbid changes
 
-    func lockLater(_ relative: [UInt8], _ entry: Entry) {
-        guard entry.flags & InodeFlags.locking != 0 else { return }
-        let flags = entry.flags & InodeFlags.locking
-        locked.withLock {
-            $0.append(LockedEntry(relative: relative, path: entry.path, flags: flags))
-        }
-    }
-
-    /// Sets the immutable and append-only flags of everything that was finished: the last act of a
-    /// restore, since nothing can be linked to, made in or changed on what carries them.
+    /// Sets the immutable and append-only flags of everything that was finished, and those that
+    /// were lifted: the last act of a restore, however it ends, since nothing can be linked to,
+    /// made in or changed on what carries them.
     package func applyLockingFlags() -> [MetadataWriterProblem] {
-        let entries = locked.withLock { entries in
-            defer { entries = [] }
-            return entries
-        }
-        var problems: [MetadataWriterProblem] = []
-        for entry in entries {
-            var descriptor: Int32
-            do throws(FileTreeError) {
-                if entry.relative.isEmpty {
-                    descriptor = csys_openat(
-                        try target.directory([]).descriptor, ".",
-                        O_RDONLY | CSYS_O_DIRECTORY | CSYS_O_CLOEXEC, 0)
-                } else {
-                    let slot = try target.slot(entry.relative)
-                    descriptor = csys_openat(
-                        slot.parent.descriptor, slot.name,
-                        O_RDONLY | CSYS_O_NOFOLLOW | CSYS_O_NONBLOCK | CSYS_O_CLOEXEC, 0)
-                }
-            } catch {
-                descriptor = -error.errno
-            }
-            var result = descriptor
-            if descriptor >= 0 {
-                result = metadata.lock(entry.flags, descriptor: descriptor)
-                _ = csys_close(descriptor)
-            }
-            if result < 0 {
-                problems.append(
-                    MetadataWriterProblem(
-                        path: entry.path, aspect: .flags(entry.flags), errno: -result))
-            }
-        }
-        return problems
+        target.locks.setAll(below: target)
     }
 
     // MARK: Temporary names
@@ -352,13 +325,16 @@ package final class TreeWriter: Sendable {
     /// Renames a finished temporary to the name that it was made for, or removes it.
     func moveIntoPlace(_ temporary: [CChar], _ slot: TargetSlot) throws(FileTreeError) {
         let directory = slot.parent.descriptor
-        var result = csys_renameat(directory, temporary, directory, slot.name)
+        func rename() -> Int32 {
+            target.unlocking(slot) { csys_renameat(directory, temporary, directory, slot.name) }
+        }
+        var result = rename()
         if result == -EISDIR {
             // An empty directory makes way; one with contents is for the caller to decide on.
-            let removed = csys_unlinkat(directory, slot.name, 1)
+            let removed = target.unlocking(slot) { csys_unlinkat(directory, slot.name, 1) }
             if removed == 0 {
                 target.forget(slot.relative)
-                result = csys_renameat(directory, temporary, directory, slot.name)
+                result = rename()
             } else {
                 result = removed
             }

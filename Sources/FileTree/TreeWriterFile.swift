@@ -16,13 +16,18 @@ extension TreeWriter {
         if placement == .inPlace, let writer = try openInPlace(slot) { return writer }
         let flags = O_WRONLY | O_CREAT | O_EXCL | CSYS_O_NOFOLLOW | CSYS_O_CLOEXEC
         var name = slot.name
+        func create() -> Int32 {
+            target.unlocking(slot) {
+                csys_openat(slot.parent.descriptor, name, flags, 0o600)
+            }
+        }
         var descriptor = Int32(-EEXIST)
         if placement != .replacing {
-            descriptor = csys_openat(slot.parent.descriptor, name, flags, 0o600)
+            descriptor = create()
         }
         if descriptor == -EEXIST, placement != .new {
             name = temporaryName()
-            descriptor = csys_openat(slot.parent.descriptor, name, flags, 0o600)
+            descriptor = create()
         }
         guard descriptor >= 0 else {
             throw target.failure(descriptor, relative, "openat", "create")
@@ -38,9 +43,9 @@ extension TreeWriter {
         }
         return FileWriter(
             tree: self, slot: slot, temporary: name == slot.name ? nil : name,
-            descriptor: descriptor, initialSize: 0, isNew: true,
+            descriptor: descriptor, initialSize: 0,
             state: MetadataState(
-                owner: slot.parent.newOwner, mode: 0o600, isNew: true,
+                owner: slot.parent.newOwner, mode: 0o600,
                 inheritsACL: slot.parent.hasDefaultACL,
                 flags: slot.parent.passesFlags ? nil : 0))
     }
@@ -52,9 +57,11 @@ extension TreeWriter {
         guard csys_lstatat(slot.parent.descriptor, slot.name, &before) == 0,
             FileStatus(before).isFile
         else { return nil }
-        let descriptor = csys_openat(
-            slot.parent.descriptor, slot.name,
-            O_RDWR | CSYS_O_NOFOLLOW | CSYS_O_NONBLOCK | CSYS_O_CLOEXEC, 0)
+        let descriptor = target.unlocking(slot) {
+            csys_openat(
+                slot.parent.descriptor, slot.name,
+                O_RDWR | CSYS_O_NOFOLLOW | CSYS_O_NONBLOCK | CSYS_O_CLOEXEC, 0)
+        }
         if descriptor == -EACCES || descriptor == -ETXTBSY || descriptor == -ELOOP
             || descriptor == -ENOENT
         {
@@ -74,10 +81,7 @@ extension TreeWriter {
         if status.mode & 0o6000 != 0 { _ = csys_fchmod(descriptor, status.mode & 0o777) }
         return FileWriter(
             tree: self, slot: slot, temporary: nil, descriptor: descriptor,
-            initialSize: status.size, isNew: false,
-            state: MetadataState(
-                owner: (status.uid, status.gid), mode: status.mode & 0o777, isNew: false,
-                inheritsACL: false, flags: nil))
+            initialSize: status.size, state: nil)
     }
 }
 
@@ -92,23 +96,23 @@ package final class FileWriter: Sendable {
     private let temporary: [CChar]?
     private let descriptor: Int32
     private let initialSize: UInt64
+    /// What a file that was made by this writer has got; nil for one that was there before.
+    private let state: MetadataState?
     /// Made by this writer, so removed when it is aborted.
-    private let isNew: Bool
-    private let state: MetadataState
+    private var isNew: Bool { state != nil }
     /// The end of what was written so far.
     private let extent = Atomic<UInt64>(0)
     private let isClosed = Atomic<Bool>(false)
 
     fileprivate init(
         tree: TreeWriter, slot: TargetSlot, temporary: [CChar]?, descriptor: Int32,
-        initialSize: UInt64, isNew: Bool, state: MetadataState
+        initialSize: UInt64, state: MetadataState?
     ) {
         self.tree = tree
         self.slot = slot
         self.temporary = temporary
         self.descriptor = descriptor
         self.initialSize = initialSize
-        self.isNew = isNew
         self.state = state
     }
 
@@ -194,28 +198,51 @@ package final class FileWriter: Sendable {
         else {
             throw failure(EFBIG, "copy_file_range", "write")
         }
-        if length > 0,
-            csys_reflink_range(
-                descriptor, Int64(offset), source.descriptor, Int64(sourceOffset), Int64(length))
-                != 0
-        {
-            var done: UInt64 = 0
-            while done < length {
-                let count = csys_copy_range(
-                    descriptor, Int64(offset + done), source.descriptor,
-                    Int64(sourceOffset + done), Int(min(length - done, 1 << 30)))
-                if count == 0 { return false }
-                if count < 0 {
-                    let code = Int32(truncatingIfNeeded: -count)
-                    if code == ENOSPC || code == EDQUOT || code == EIO || code == EFBIG {
-                        throw failure(code, "copy_file_range", "write")
-                    }
-                    return false
-                }
-                done += UInt64(count)
+        // Only whole blocks can be shared; what lies before the first and behind the last is copied.
+        let head = min(length, (Self.blockBytes - offset % Self.blockBytes) % Self.blockBytes)
+        let whole = (length - head) / Self.blockBytes * Self.blockBytes
+        let isShared =
+            whole > 0 && offset % Self.blockBytes == sourceOffset % Self.blockBytes
+            && csys_reflink_range(
+                descriptor, Int64(offset + head), source.descriptor, Int64(sourceOffset + head),
+                Int64(whole)) == 0
+        if isShared {
+            guard try copy(source, from: sourceOffset, length: head, at: offset),
+                try copy(
+                    source, from: sourceOffset + head + whole, length: length - head - whole,
+                    at: offset + head + whole)
+            else { return false }
+        } else {
+            guard try copy(source, from: sourceOffset, length: length, at: offset) else {
+                return false
             }
         }
         extent.max(offset + length, ordering: .relaxed)
+        return true
+    }
+
+    /// Blocks of most file systems. Where they are larger, nothing is shared.
+    private static let blockBytes: UInt64 = 4096
+
+    /// Copies inside the kernel; false where that is not possible, or the source is shorter.
+    private func copy(
+        _ source: TargetFile, from sourceOffset: UInt64, length: UInt64, at offset: UInt64
+    ) throws(FileTreeError) -> Bool {
+        var done: UInt64 = 0
+        while done < length {
+            let count = csys_copy_range(
+                descriptor, Int64(offset + done), source.descriptor,
+                Int64(sourceOffset + done), Int(min(length - done, 1 << 30)))
+            if count == 0 { return false }
+            if count < 0 {
+                let code = Int32(truncatingIfNeeded: -count)
+                if code == ENOSPC || code == EDQUOT || code == EIO || code == EFBIG {
+                    throw failure(code, "copy_file_range", "write")
+                }
+                return false
+            }
+            done += UInt64(count)
+        }
         return true
     }
 
@@ -239,20 +266,28 @@ package final class FileWriter: Sendable {
             if max(initialSize, extent.load(ordering: .relaxed)) != entry.size {
                 try setLength(entry.size)
             }
-            let problems = tree.metadata.apply(
-                entry, to: MetadataSubject(descriptor: descriptor), state: state)
+            let problems = try applyMetadata(entry)
             if temporary != nil, tree.flushesBeforeReplacing {
                 let result = csys_fsync(descriptor)
                 guard result == 0 else { throw failure(result, "fsync", "flush") }
             }
             try close()
             if let temporary { try tree.moveIntoPlace(temporary, slot) }
-            tree.lockLater(slot.relative, entry)
+            tree.target.locks.settle(slot.relative, path: entry.path, entry.flags)
             return problems
         } catch {
             discard()
             throw error
         }
+    }
+
+    private func applyMetadata(_ entry: Entry) throws(FileTreeError) -> [MetadataWriterProblem] {
+        let subject = MetadataSubject(descriptor: descriptor)
+        if let state { return tree.metadata.apply(entry, to: subject, state: state) }
+        var status = csys_stat()
+        let result = subject.status(&status)
+        guard result == 0 else { throw failure(result, "fstat", "examine") }
+        return tree.correct(entry, on: subject, status, slot.relative)
     }
 
     /// Gives the file up: a new one is removed, one opened in place stays as far as it was written.
@@ -270,6 +305,8 @@ package final class FileWriter: Sendable {
 
     private func discard() {
         if !isClosed.exchange(true, ordering: .relaxed) { _ = csys_close(descriptor) }
-        if isNew { _ = csys_unlinkat(slot.parent.descriptor, temporary ?? slot.name, 0) }
+        guard isNew else { return }
+        let directory = slot.parent.descriptor
+        _ = tree.target.unlocking(slot) { csys_unlinkat(directory, temporary ?? slot.name, 0) }
     }
 }

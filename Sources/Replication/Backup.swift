@@ -369,6 +369,7 @@ final class BackupRun {
                     cancellation: backup.cancellation,
                     statistics: &pass.statistics)
                 pass.fileSystems = differ.fileSystems
+                note(differ.crossed)
             }
             try workers.finish()
         } catch {
@@ -380,6 +381,25 @@ final class BackupRun {
         pass.top = built.ids
         pass.draftBody = draft.finish()
         return pass
+    }
+
+    /// What other file systems the sources hold, where that may surprise.
+    private func note(_ crossed: (kernels: [[UInt8]], entered: [[UInt8]])) {
+        func list(_ paths: [[UInt8]]) -> String {
+            let shown = paths.prefix(5).map { UTF8Text.display($0) }.joined(separator: ", ")
+            return paths.count > 5 ? "\(shown) and \(paths.count - 5) more" : shown
+        }
+        if !crossed.kernels.isEmpty {
+            notes.append(
+                "what the kernel shows in \(list(crossed.kernels)) is no files and is left out; the directories are kept"
+            )
+        }
+        let hasWholeSystem = options.roots.contains { $0.path == [0x2F] }
+        if hasWholeSystem, !crossed.entered.isEmpty, !options.walk.rules.staysOnFileSystem {
+            notes.append(
+                "/ holds other file systems, which are backed up with it: \(list(crossed.entered)); -x (--one-file-system) leaves them out"
+            )
+        }
     }
 
     /// A host that has backed the same up before, and has no list of it any more, says why it takes

@@ -23,6 +23,8 @@ struct ChangeDetection {
     private let checksLines: Bool
 
     private(set) var fileSystems: [FileSystemName]
+    /// Where other file systems begin: those of the kernel, which were not entered, and others.
+    private(set) var crossed: (kernels: [[UInt8]], entered: [[UInt8]]) = ([], [])
     private var systemTable: FileSystemTable?
     /// The last device met and its number: nearly always the next one too.
     private var lastDevice: UInt64 = .max
@@ -103,6 +105,7 @@ struct ChangeDetection {
             }
         }
         monitor.counts.entries.add(sinceCheck, ordering: .relaxed)
+        crossed = (walker.kernelFileSystems, walker.enteredFileSystems)
         while !cursor.isAtEnd {
             countRemoved(part, &statistics)
             cursor.advance()
@@ -163,8 +166,8 @@ struct ChangeDetection {
                 part.add(
                     path: path, name: walker.name, oldLine: cursor.line, status: status.pointee,
                     kind: kind,
-                    parent: walker.parent, directory: walker.directory, fileSystem: lastNumber,
-                    isMoved: false,
+                    parent: walker.parent, directory: walker.directory,
+                    isUnreadable: walker.isUnreadable, fileSystem: lastNumber, isMoved: false,
                     keepsContent: false)
             }
             cursor.advance()
@@ -180,7 +183,8 @@ struct ChangeDetection {
         part.add(
             path: path, name: walker.name, oldLine: old?.line, status: status.pointee, kind: kind,
             parent: walker.parent,
-            directory: walker.directory, fileSystem: lastNumber, isMoved: old != nil,
+            directory: walker.directory, isUnreadable: walker.isUnreadable,
+            fileSystem: lastNumber, isMoved: old != nil,
             keepsContent: keeps)
         if keeps, kind == .file {
             monitor.counts.bytes.add(Int(clamping: status.pointee.size), ordering: .relaxed)

@@ -15,6 +15,8 @@ final class ContentPart: @unchecked Sendable {
         var kind: EntryKind
         var parent: DirectoryHandle
         var directory: DirectoryHandle?
+        /// A directory that the walk could not open, and has named.
+        var isUnreadable: Bool
         var fileSystem: UInt32
         /// The old line belongs to another path: the directory above was renamed.
         var isMoved: Bool
@@ -51,9 +53,8 @@ final class ContentPart: @unchecked Sendable {
     func add(
         path: UnsafeRawBufferPointer, name: UnsafePointer<CChar>, oldLine: UnsafeRawBufferPointer?,
         status: FileStatus,
-        kind: EntryKind, parent: DirectoryHandle, directory: DirectoryHandle?, fileSystem: UInt32,
-        isMoved: Bool,
-        keepsContent: Bool
+        kind: EntryKind, parent: DirectoryHandle, directory: DirectoryHandle?, isUnreadable: Bool,
+        fileSystem: UInt32, isMoved: Bool, keepsContent: Bool
     ) {
         let pathStart = bytes.count
         bytes.append(path)
@@ -68,7 +69,7 @@ final class ContentPart: @unchecked Sendable {
                 path: pathStart..<nameStart, name: nameStart..<lineStart,
                 oldLine: lineStart..<bytes.count,
                 linesBefore: lines.count, status: status, kind: kind, parent: parent,
-                directory: directory,
+                directory: directory, isUnreadable: isUnreadable,
                 fileSystem: fileSystem, isMoved: isMoved, keepsContent: keepsContent))
         if kind == .file, !keepsContent { contentBytes += Int(clamping: status.size) }
         isVerbatim = false

@@ -39,6 +39,9 @@ package final class Restore {
         return run.plan
     }
 
+    /// What was done so far: what there is to tell of a restore that was stopped.
+    package var reportSoFar: RestoreReport { context.outcome.report }
+
     /// Restores.
     ///
     /// - Parameters:
@@ -66,9 +69,10 @@ package final class Restore {
         }
         try run.run()
         try check(run, path)
-        if let refused = context.tree?.ownersNotSet, refused > 0 {
+        if run.selection.hasIncludes, !run.hasIncluded {
             context.outcome.note(
-                "owner or group of \(refused) entries not set: only root may give files away")
+                "nothing that was asked for matches --include: a pattern with a slash in it begins at the source, '*' stops at a slash and '**' does not; 'batchsync find' shows what there is"
+            )
         }
         var report = context.outcome.report
         report.notStoredWhole = Array(

@@ -38,7 +38,7 @@ final class RestoreContext: @unchecked Sendable {
         self.monitor = monitor
         self.cancellation = cancellation
         accesses = BundleAccessCache(repository)
-        outcome = RestoreOutcome(monitor)
+        outcome = RestoreOutcome(monitor, spoolDirectory: options.spoolDirectory)
     }
 
     /// Whether what is there already may be changed.

@@ -97,6 +97,7 @@ extension RestoreRun {
         let isIncluded =
             !selection.hasIncludes || ancestors.last?.isIncluded == true
             || selection.includes(path, isDirectory: isDirectory)
+        if isIncluded { hasIncluded = true }
         if isDirectory {
             let copy = Array(path)
             if copy == ancestors.first?.path {
@@ -107,7 +108,9 @@ extension RestoreRun {
                     isIncluded: isIncluded, state: base.state)
                 if isTargetNew { pend(ancestors[0]) }
                 list(0, existed: !isTargetNew)
-                if isTargetNew || options.ifExists != nil { countDirectory(copy) }
+                if isTargetNew || options.ifExists != nil {
+                    countDirectory(copy, isNew: isTargetNew)
+                }
                 return
             }
             guard fillGaps(below: path) else { return }
@@ -248,7 +251,7 @@ extension RestoreRun {
             ancestors[index].state = .made
             if !isNew { list(index, existed: true) }
             if isNew || (context.mayReplace && !isImplicit) { pend(directory) }
-            if !isImplicit { countDirectory(directory.path) }
+            if !isImplicit { countDirectory(directory.path, isNew: isNew) }
             return true
         } catch {
             outcome.problem(
@@ -262,10 +265,10 @@ extension RestoreRun {
         }
     }
 
-    private func countDirectory(_ path: [UInt8]) {
-        plan.directories += 1
-        outcome.directory()
-        if context.monitor.wantsPaths { context.monitor.path(path, .restored) }
+    private func countDirectory(_ path: [UInt8], isNew: Bool) {
+        if isNew { plan.directories += 1 }
+        outcome.directory(isNew: isNew)
+        if context.monitor.wantsPaths { context.monitor.path(path, isNew ? .restored : .kept) }
     }
 
     /// Remembers what lies in a directory that was there before, and clears away what an

@@ -1,3 +1,4 @@
+package import SnapshotModel
 package import SnapshotRepository
 
 /// What a user may ask of a restore.
@@ -31,6 +32,9 @@ package struct RestoreOptions: Sendable {
     /// Reads every written file back, and those that are kept since their size and time are right,
     /// and compares the digests of their chunks. What differs all the same is restored.
     package var verify = false
+    /// Where lists wait that are wanted whole, however long; nil keeps no more of each than
+    /// `RestoreReport.listed`.
+    package var spoolDirectory: String?
     /// Threads that fetch, open and write; nil for two, or more where each fetch is a round trip.
     package var threads: Int?
 
@@ -67,6 +71,14 @@ package struct RestoreReport: Sendable {
         package var message: String
     }
 
+    /// An entry whose owner or group an ordinary user could not set.
+    package struct DeniedOwner: Sendable, Equatable {
+        package var path: [UInt8]
+        /// What they should be on this host.
+        package var uid: UInt32
+        package var gid: UInt32
+    }
+
     /// Restored regular files, further names of hard-linked ones not counted.
     package var files = 0
     package var directories = 0
@@ -89,6 +101,16 @@ package struct RestoreReport: Sendable {
     /// The first of the problems, up to `listed`; `problemCount` counts them all.
     package var problems: [Problem] = []
     package var problemCount = 0
+    /// What is missing from `problems`, each as an object with `path`, `kind` and `message`; nil
+    /// where that was not asked for.
+    package var furtherProblems: RestoreSpool?
+    /// The first of the entries whose owner could not be set, which is no problem, up to `listed`;
+    /// `ownersDeniedCount` counts them all.
+    package var ownersDenied: [DeniedOwner] = []
+    package var ownersDeniedCount = 0
+    /// What is missing from `ownersDenied`, each as an object with `path`, `uid` and `gid`; nil
+    /// where that was not asked for.
+    package var furtherOwnersDenied: RestoreSpool?
     /// The first of the damaged files, up to `listed`; `damagedCount` counts them all.
     package var damaged: [Damage] = []
     package var damagedCount = 0
@@ -99,9 +121,28 @@ package struct RestoreReport: Sendable {
     /// What the user should know and that is no problem.
     package var notes: [String] = []
 
-    /// How many of a kind are listed one by one, so that a repository that lost everything cannot
-    /// fill the memory. Monitors see all.
+    /// How many of a kind are kept in memory, so that a repository that lost everything cannot fill
+    /// it. Monitors see all.
     package static let listed = 10_000
 
     package init() {}
+}
+
+extension RestoreReport.Problem {
+    /// As in the documents of `--json`.
+    package var document: JSONValue {
+        .object([
+            ("path", JSONValue(path: path)), ("kind", .string(kind)), ("message", .string(message)),
+        ])
+    }
+}
+
+extension RestoreReport.DeniedOwner {
+    /// As in the documents of `--json`.
+    package var document: JSONValue {
+        .object([
+            ("path", JSONValue(path: path)), ("uid", .integer(Int64(uid))),
+            ("gid", .integer(Int64(gid))),
+        ])
+    }
 }

@@ -22,7 +22,15 @@ final class RestoreOutcome: Sendable {
     }
     private let state = Mutex(State())
 
-    init(_ monitor: any Monitor) { self.monitor = monitor }
+    /// - Parameter spoolDirectory: Where the rest of long lists goes; nil drops it.
+    init(_ monitor: any Monitor, spoolDirectory: String?) {
+        self.monitor = monitor
+        guard let spoolDirectory else { return }
+        state.withLock { state in
+            state.report.furtherProblems = RestoreSpool(in: spoolDirectory)
+            state.report.furtherOwnersDenied = RestoreSpool(in: spoolDirectory)
+        }
+    }
 
     // MARK: Stopping
 
@@ -47,24 +55,57 @@ final class RestoreOutcome: Sendable {
         monitor.problem(path, kind: kind, message: message)
         state.withLock { state in
             state.report.problemCount += 1
-            guard state.report.problems.count < RestoreReport.listed else { return }
-            state.report.problems.append(
-                RestoreReport.Problem(path: path, kind: kind, message: message))
+            let problem = RestoreReport.Problem(path: path, kind: kind, message: message)
+            if state.report.problems.count < RestoreReport.listed {
+                state.report.problems.append(problem)
+            } else {
+                state.report.furtherProblems?.append(problem.document)
+            }
+        }
+    }
+
+    /// No problem: what an ordinary user restores belongs to that user.
+    private func ownerDenied(_ path: [UInt8], _ uid: UInt32, _ gid: UInt32) {
+        state.withLock { state in
+            state.report.ownersDeniedCount += 1
+            let denied = RestoreReport.DeniedOwner(path: path, uid: uid, gid: gid)
+            if state.report.ownersDenied.count < RestoreReport.listed {
+                state.report.ownersDenied.append(denied)
+            } else {
+                state.report.furtherOwnersDenied?.append(denied.document)
+            }
         }
     }
 
     func problems(_ found: [MetadataWriterProblem]) {
-        for item in found { problem(item.path, kind: "metadata", item.description) }
+        for item in found {
+            if case .ownerDenied(let uid, let gid) = item.aspect {
+                ownerDenied(item.path, uid, gid)
+            } else {
+                problem(item.path, kind: "metadata", item.description)
+            }
+        }
     }
 
     /// A file that this user or this file system refuses; a full or read-only file system ends the
     /// run instead.
     func problem(_ path: [UInt8], _ error: FileTreeError) {
         if error.kind == .noSpace || error.kind == .readOnly {
-            stop(ReplicationError(error))
+            stop(
+                ReplicationError(
+                    .files, UTF8Text.display(error.path), error.description,
+                    remedy: Self.remedy(error.kind)))
         } else {
             problem(path, error.description)
         }
+    }
+
+    private static func remedy(_ kind: FileTreeError.Kind) -> String {
+        let first =
+            kind == .noSpace
+            ? "make room on the target's file system" : "mount the target's file system writable"
+        return
+            "what was restored stays: \(first), then run the same command with --if-exists replace, which goes on from there"
     }
 
     /// Damage that costs one file, or names of files; a wrong key or a store that is away ends the
@@ -105,9 +146,9 @@ final class RestoreOutcome: Sendable {
 
     // MARK: Successes
 
-    func directory() {
+    func directory(isNew: Bool) {
         monitor.counts.entries.wrappingAdd(1, ordering: .relaxed)
-        state.withLock { $0.report.directories += 1 }
+        if isNew { state.withLock { $0.report.directories += 1 } }
     }
 
     func removed(_ relative: [UInt8]) {
@@ -138,6 +179,9 @@ final class RestoreOutcome: Sendable {
         links.wrappingAdd(1, ordering: .relaxed)
         finished(path, .restored)
     }
+
+    /// A name that was kept became one of the file that the snapshot links it to.
+    func joined() { links.wrappingAdd(1, ordering: .relaxed) }
 
     private func finished(_ path: [UInt8], _ event: PathEvent) {
         monitor.counts.entries.wrappingAdd(1, ordering: .relaxed)

@@ -325,11 +325,14 @@ final class RestoreLeader: @unchecked Sendable {
     let relative: [UInt8]
     /// Names that may still come.
     var names: UInt64
+    /// It was there already, as the snapshot has it.
+    let isKept: Bool
     var hasFailed = false
 
-    init(relative: [UInt8], names: UInt64) {
+    init(relative: [UInt8], names: UInt64, isKept: Bool) {
         self.relative = relative
         self.names = names
+        self.isKept = isKept
     }
 }
 

@@ -39,6 +39,8 @@ final class RestoreRun {
     var plan = RestorePlan()
     private var plannedFrames: Set<UInt64> = []
     var found = 0
+    /// Whether a pattern of `--include` has matched anything.
+    var hasIncluded = false
 
     init(
         _ context: RestoreContext, selected: [UInt8]?, isTargetNew: Bool
@@ -63,6 +65,26 @@ final class RestoreRun {
 
     /// Restores everything that is selected.
     func run() throws(ReplicationError) {
+        do throws(ReplicationError) {
+            try restoreAll()
+        } catch {
+            // However it ends: what was lifted for a change is put back.
+            setLocks()
+            throw error
+        }
+        setLocks()
+        try outcome.check()
+        for worker in workers {
+            outcome.fetchedBytes.wrappingAdd(worker.spareFetchedBytes, ordering: .relaxed)
+        }
+        outcome.fetchedBytes.wrappingAdd(fetcher.fetchedBytes, ordering: .relaxed)
+    }
+
+    private func setLocks() {
+        if let tree = context.tree { outcome.problems(tree.applyLockingFlags()) }
+    }
+
+    private func restoreAll() throws(ReplicationError) {
         while true {
             try context.cancellation.check()
             try outcome.check()
@@ -83,12 +105,6 @@ final class RestoreRun {
         }
         leaveAll()
         applyDirectories(isLast: true)
-        if let tree = context.tree { outcome.problems(tree.applyLockingFlags()) }
-        try outcome.check()
-        for worker in workers {
-            outcome.fetchedBytes.wrappingAdd(worker.spareFetchedBytes, ordering: .relaxed)
-        }
-        outcome.fetchedBytes.wrappingAdd(fetcher.fetchedBytes, ordering: .relaxed)
     }
 
     // MARK: One round
@@ -163,13 +179,17 @@ final class RestoreRun {
                 leader.names -= 1
                 if leader.names == 0 { leaders[key] = nil }
                 if record.action == .same, !context.mayReplace { return }
-                round.links.append((UInt32(index), leader.relative, leader))
-                if options.dryRun { plan.links += 1 }
+                if options.dryRun {
+                    if !isLinked(record, to: leader) { plan.links += 1 }
+                } else {
+                    round.links.append((UInt32(index), leader.relative, leader))
+                }
                 return
             }
             let names = links(of: record)
             let leader = RestoreLeader(
-                relative: context.relative(path(of: record)), names: names - 1)
+                relative: context.relative(path(of: record)), names: names - 1,
+                isKept: record.action == .same)
             leaders[key] = leader
             newLeaders.append((index, leader))
         }
@@ -197,6 +217,15 @@ final class RestoreRun {
         try outcome.check()
         guard set.isFull || round.openFiles.count >= RestoreLimits.openFiles else { return }
         try writeSet(carrying: nil)
+    }
+
+    /// Whether a name that is there already is one of the file that it should be linked to.
+    private func isLinked(_ record: RestoreRecord, to leader: RestoreLeader) -> Bool {
+        guard record.action == .same, leader.isKept, let target = context.target else {
+            return false
+        }
+        return (try? target.areSameFile(leader.relative, context.relative(path(of: record))))
+            ?? false
     }
 
     /// Plans the pieces of one file. False where none has to be fetched.

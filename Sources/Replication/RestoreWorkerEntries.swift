@@ -234,10 +234,14 @@ extension RestoreWorker {
                     : outcome.problem(entry.path, message)
             }
             do throws(FileTreeError) {
-                try tree.makeHardLink(
+                let isNew = try tree.makeHardLink(
                     from: existing, to: context.relative(entry.path),
                     placement: Self.placement(record))
-                if record.action != .same { outcome.linked(entry.path) }
+                if record.action != .same {
+                    outcome.linked(entry.path)
+                } else if isNew {
+                    outcome.joined()
+                }
             } catch {
                 switch error.kind {
                 case .unsupported, .denied, .changed, .notFound:

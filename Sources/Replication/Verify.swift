@@ -152,26 +152,30 @@ package final class Verify {
     }
 
     private func checkRecovery() {
-        do {
-            switch try Recovery.find(in: repository) {
-            case .released: break
-            case .missing:
-                report.findings.append(
-                    VerifyFinding(
-                        .recovery, "recover.py",
-                        "is missing: the repository would be harder to open without batchsync",
-                        remedy: "copy it back from another repository"))
-            case .foreign(let digest):
-                report.findings.append(
-                    VerifyFinding(
-                        .recovery, "recover.py",
-                        "is no program that this release or an earlier one writes (SHA-256 \(digest), ours \(Recovery.digest))",
-                        remedy:
-                            "do not run it; this release brings its own: compare with another copy of the repository"
-                    ))
+        for object in Recovery.Object.allCases {
+            do {
+                switch try Recovery.find(object, in: repository) {
+                case .released: break
+                case .missing:
+                    report.findings.append(
+                        VerifyFinding(
+                            .recovery, object.name,
+                            "is missing: the repository would be harder to open without batchsync",
+                            remedy:
+                                "copy it from a repository that 'batchsync init' has just made: it is the same in all of them"
+                        ))
+                case .foreign(let digest):
+                    report.findings.append(
+                        VerifyFinding(
+                            .recovery, object.name,
+                            "is not what this release or an earlier one writes (SHA-256 \(digest), ours \(object.digest))",
+                            remedy:
+                                "do not \(object == .program ? "run" : "follow") it; take the one of a repository that 'batchsync init' has just made: it is the same in all of them"
+                        ))
+                }
+            } catch {
+                report.findings.append(VerifyStructure.finding(error, object.name))
             }
-        } catch {
-            report.findings.append(VerifyStructure.finding(error, "recover.py"))
         }
     }
 
@@ -216,7 +220,7 @@ package final class Verify {
             report.findings.append(
                 VerifyFinding(
                     .bundleDamaged, repository.bundleKey(id), message,
-                    remedy: "copy it back from another copy of the repository",
+                    remedy: VerifyStructure.replace,
                     snapshots: structure.snapshots(needing: id)))
         }
     }
@@ -242,8 +246,7 @@ package final class Verify {
             case .damaged(let message):
                 report.findings.append(
                     VerifyFinding(
-                        .bundleDamaged, key, message,
-                        remedy: "copy it back from another copy of the repository",
+                        .bundleDamaged, key, message, remedy: VerifyStructure.replace,
                         snapshots: affected))
             case .misindexed:
                 report.findings.append(
@@ -292,6 +295,15 @@ package final class Verify {
         return BundleID(name.prefix(64))
     }
 
+    private static func remedy(_ kind: VerifyFinding.Kind) -> String {
+        switch kind {
+        case .index: VerifyStructure.repair
+        case .bundleDamaged: VerifyStructure.replace
+        default:
+            "nothing in this repository mends it: back up again, so that there is a whole snapshot"
+        }
+    }
+
     private func readManifests(
         _ structure: VerifyStructure, _ bad: VerifyBadPlaces, _ accesses: BundleAccessCache
     ) throws(ReplicationError) {
@@ -329,11 +341,7 @@ package final class Verify {
             }
             if position == nil {
                 report.findings.append(
-                    VerifyFinding(
-                        kind, object, damage.message,
-                        remedy: kind == .index
-                            ? VerifyStructure.repair
-                            : "copy it back from another copy of the repository"))
+                    VerifyFinding(kind, object, damage.message, remedy: Self.remedy(kind)))
                 position = report.findings.count - 1
             }
             guard let position else { continue }
@@ -342,9 +350,14 @@ package final class Verify {
             report.findings[position].snapshots = snapshots.indices.filter {
                 harmed.contains($0) || known.contains(snapshots[$0].id)
             }.map { snapshots[$0].id }
-            report.findings[position].pathCount = damage.pathCount
-            report.findings[position].paths = Array(
-                damage.paths.sorted { EntryPath.precedes($0, $1) }.prefix(VerifyFinding.pathsKept))
+            report.findings[position].fileCount = damage.files.count
+            report.findings[position].files = damage.files.first.map { path, segments in
+                let concerned = segments.reduce(into: Set<Int>()) {
+                    $0.formUnion(outcome.snapshotsOfSegment[$1] ?? [])
+                }
+                return VerifyFinding.HarmedFile(
+                    path: path, snapshots: concerned.sorted().map { snapshots[$0].id })
+            }
         }
     }
 }

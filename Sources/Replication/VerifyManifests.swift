@@ -3,69 +3,6 @@ import SnapshotModel
 import SnapshotRepository
 import Synchronization
 
-/// What is wrong with the snapshots' content, by its cause.
-struct VerifyHarm: Sendable {
-    enum Cause: Hashable, Sendable {
-        /// What lies in this bundle cannot be read.
-        case bundle(BundleID)
-        /// The index does not know where something lies.
-        case notIndexed
-        /// The index tells too little of what a piece of a manifest needs.
-        case needLine
-        /// A piece of a manifest says what cannot be.
-        case manifest
-    }
-
-    struct Damage: Sendable {
-        var message: String
-        var paths: [[UInt8]] = []
-        var pathCount = 0
-        /// Segments concerned, by number.
-        var segments: Set<Int> = []
-        /// Snapshots concerned directly, by their place in the catalog.
-        var snapshots: Set<Int> = []
-    }
-
-    private(set) var damages: [Cause: Damage] = [:]
-    /// Segments that could not be read to their end: what else is wrong in them is unknown.
-    private(set) var unreadSegments: Set<Int> = []
-    var segments = 0
-    var entries = 0
-
-    mutating func note(_ cause: Cause, _ message: String, segment: Int, path: [UInt8]? = nil) {
-        var damage = damages[cause] ?? Damage(message: message)
-        damage.segments.insert(segment)
-        if let path {
-            damage.pathCount += 1
-            if damage.paths.count < VerifyFinding.pathsKept { damage.paths.append(path) }
-        } else {
-            unreadSegments.insert(segment)
-        }
-        damages[cause] = damage
-    }
-
-    mutating func note(_ cause: Cause, _ message: String, snapshot: Int) {
-        damages[cause, default: Damage(message: message)].snapshots.insert(snapshot)
-    }
-
-    mutating func add(_ other: VerifyHarm) {
-        segments += other.segments
-        entries += other.entries
-        unreadSegments.formUnion(other.unreadSegments)
-        for (cause, damage) in other.damages {
-            guard var known = damages[cause] else {
-                damages[cause] = damage
-                continue
-            }
-            known.paths += damage.paths
-            known.pathCount += damage.pathCount
-            known.segments.formUnion(damage.segments)
-            known.snapshots.formUnion(damage.snapshots)
-            damages[cause] = known
-        }
-    }
-}
-
 /// Reads the manifests of all snapshots, each segment once, and looks every chunk up that an entry
 /// names. Needs an owner's identity.
 ///
@@ -78,6 +15,8 @@ final class VerifyManifests {
         var snapshots: [VerifyHarm.Cause: Set<Int>] = [:]
         /// Snapshots whose manifest could not be read to its end.
         var unread: Set<Int> = []
+        /// Snapshots that a damaged segment belongs to, by their places in the catalog.
+        var snapshotsOfSegment: [Int: Set<Int>] = [:]
     }
 
     struct Segment: Sendable {
@@ -157,6 +96,7 @@ final class VerifyManifests {
         for segment in outcome.harm.unreadSegments {
             outcome.unread.formUnion(snapshotsOf[segment] ?? [])
         }
+        outcome.snapshotsOfSegment = snapshotsOf
         return outcome
     }
 

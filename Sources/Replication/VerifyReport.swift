@@ -78,14 +78,21 @@ package struct VerifyFinding: Sendable {
     package let isDamage: Bool
     /// Snapshots that are not whole because of it, the oldest first.
     package var snapshots: [SnapshotID] = []
-    /// Files that are not whole because of it, in path order: the first few, known only with an
-    /// owner's identity.
-    package var paths: [[UInt8]] = []
-    /// How many versions of files are not whole.
-    package var pathCount = 0
+    /// A file that is not whole in some snapshots.
+    package struct HarmedFile: Sendable, Equatable {
+        package let path: [UInt8]
+        /// The snapshots, the oldest first.
+        package let snapshots: [SnapshotID]
+    }
 
-    /// At most so many paths are kept with one finding.
-    package static let pathsKept = 100
+    /// Files that are not whole because of it, in path order, up to `pathsKept`; known only with
+    /// an owner's identity.
+    package var files: [HarmedFile] = []
+    /// How many files there are.
+    package var fileCount = 0
+
+    /// At most so many files are kept with one finding.
+    package static let pathsKept = 1000
 
     init(
         _ kind: Kind, _ object: String, _ message: String, remedy: String = "",

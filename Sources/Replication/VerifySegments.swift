@@ -116,8 +116,8 @@ final class VerifySegments {
         }
         guard let fault else { return }
         harm.note(fault.cause, fault.message, segment: number, path: entry.path)
+        // It is named in the end, once for all its versions.
         monitor.counts.problems.add(1, ordering: .relaxed)
-        monitor.problem(entry.path, kind: "damaged", message: fault.message)
     }
 
     /// The length of a chunk; `fault` is set where it cannot be had.

@@ -116,6 +116,9 @@ struct VerifyStructure: Sendable {
     let names: Set<RecordName>
 
     static let repair = "run 'batchsync repair index' with the owner's identity"
+    /// Of a bundle whose bytes are wrong.
+    static let replace =
+        "copy it back from another copy of the repository; without one, delete the object and back up again: what is still on disk is stored anew"
 
     init(_ repository: Repository, monitor: any Monitor, cancellation: Cancellation)
         throws(ReplicationError)
@@ -264,8 +267,7 @@ struct VerifyStructure: Sendable {
                 findings.append(
                     VerifyFinding(
                         .bundleSize, key, "has \(size) bytes where the index says \(indexed)",
-                        remedy: "copy it back from another copy of the repository",
-                        snapshots: affected))
+                        remedy: Self.replace, snapshots: affected))
             }
             if !affected.isEmpty, catalog.condemned.bundles.contains(id) {
                 findings.append(

@@ -1,3 +1,4 @@
+import AgeEncryption
 package import BundleFormat
 package import SnapshotModel
 import Synchronization
@@ -5,7 +6,7 @@ import Synchronization
 /// How the bundles of a repository are opened, kept for all threads: the seal of each bundle is
 /// opened once.
 package final class BundleAccessCache: Sendable {
-    private let repository: Repository
+    fileprivate let repository: Repository
     private let accesses = Mutex<[BundleID: BundleAccess]>([:])
 
     package init(_ repository: Repository) { self.repository = repository }
@@ -50,9 +51,8 @@ package final class BundleAccessCache: Sendable {
                     hasFailed = true
                     continue
                 }
-                throw RepositoryError(
-                    error.kind == .noIdentity ? .wrongKey : .damaged, repository.bundleKey(id),
-                    error.description)
+                if error.kind == .noIdentity { throw notForThisOwner(id, error) }
+                throw RepositoryError(.damaged, repository.bundleKey(id), error.description)
             }
         }
     }
@@ -107,6 +107,36 @@ package final class BundleAccessCache: Sendable {
             repository.noteAlteredTransfer()
         }
         return fetched
+    }
+}
+
+extension BundleAccessCache {
+    /// Why an owner cannot open a bundle: mostly since it is older than the owner's place among the
+    /// owners.
+    private func notForThisOwner(_ id: BundleID, _ error: BundleError) -> RepositoryError {
+        let given = repository.access.owners.map(\.recipient)
+        let keys = RepositoryKeys(of: repository)
+        let sets = (try? keys.recipientSets(try keys.list()).sets) ?? []
+        func names(_ set: RecipientSet) -> Bool { set.owners.contains { given.contains($0) } }
+        let added = sets.filter(names).map(\.number).min() ?? 0
+        let earlier = sets.filter { $0.number < added }
+        guard !earlier.isEmpty else {
+            return RepositoryError(
+                .wrongKey, repository.bundleKey(id), error.description,
+                remedy:
+                    "give the passphrase, or with --identity the identity, of another owner: 'batchsync key list' names them"
+            )
+        }
+        var owners: [String] = []
+        for owner in earlier.flatMap(\.owners).map({ $0.encoded() }) where !owners.contains(owner) {
+            owners.append(owner)
+        }
+        return RepositoryError(
+            .wrongKey, repository.bundleKey(id),
+            "was stored before this owner was added, and is sealed to the owners of that time only",
+            remedy:
+                "restore it with the passphrase or the identity of one of them: \(owners.joined(separator: ", ")); an owner who is added reads what is stored from then on"
+        )
     }
 }
 

@@ -101,6 +101,22 @@ struct ExclusionRecord {
         return fields
     }
 
+    /// What was left out, for people: a line each. The patterns are for `RecordedRule`.
+    var sentences: [String] {
+        var lines = excludeIfPresent.map {
+            "left out: what lies beside \(UTF8Text.display($0))"
+        }
+        if excludeCaches { lines.append("left out: directories with a CACHEDIR.TAG") }
+        if let excludeLargerThan {
+            lines.append(
+                "left out: files larger than \(NumberText.bytes(Int(clamping: excludeLargerThan)))")
+        }
+        if excludeNodump { lines.append("left out: what carries the flag \"no dump\"") }
+        if oneFileSystem { lines.append("left out: other file systems than the sources' own") }
+        if !ignoreFiles { lines.append(".batchsyncignore files were not read") }
+        return lines
+    }
+
     /// The rules for a walk; reads the files of patterns.
     func walkOptions() throws -> WalkOptions {
         var rules = ExclusionRules()
@@ -123,6 +139,46 @@ struct ExclusionRecord {
         var options = WalkOptions(rules: rules)
         options.readsIgnoreFiles = ignoreFiles
         return options
+    }
+}
+
+/// A pattern as a snapshot records it: `{"pattern":…,"file":…,"line":…}`, without `file` for one
+/// of the command line or the profile.
+struct RecordedRule {
+    let pattern: [UInt8]
+    let file: [UInt8]?
+    let line: Int
+
+    init?(_ reason: ExclusionReason) {
+        guard case .rule(let text, let source, let line) = reason else { return nil }
+        pattern = text
+        self.line = line
+        switch source {
+        case .option: file = nil
+        case .file(let path), .ignoreFile(let path): file = path
+        }
+    }
+
+    init?(_ value: JSONValue) {
+        guard let pattern = value["pattern"]?.path else { return nil }
+        self.pattern = pattern
+        file = value["file"]?.path
+        line = value["line"]?.count ?? 0
+    }
+
+    var document: JSONValue {
+        var fields: [(key: String, value: JSONValue)] = [("pattern", JSONValue(path: pattern))]
+        if let file { fields.append(("file", JSONValue(path: file))) }
+        return .object(fields + [("line", .count(line))])
+    }
+
+    /// Whether it keeps what another rule leaves out.
+    var isNegated: Bool { pattern.first == UInt8(ascii: "!") }
+
+    /// For people.
+    var text: String {
+        let pattern = "'\(UTF8Text.display(pattern))'"
+        return file.map { "\(pattern) (\(UTF8Text.display($0)), line \(line))" } ?? pattern
     }
 }
 

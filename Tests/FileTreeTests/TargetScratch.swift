@@ -35,13 +35,6 @@ final class TargetScratch {
 
     struct SetupFailure: Error { let errno: Int32 }
 
-    /// Gives up root's rights for good. False where that does not work.
-    static func becomeOrdinaryUser() -> Bool {
-        guard setgroups(0, nil) == 0, setgid(65534) == 0, setuid(65534) == 0 else { return false }
-        // Such a process is closed to itself in /proc until it says otherwise (PR_SET_DUMPABLE).
-        return prctl(4, 1) == 0
-    }
-
     /// Writes a whole file through the writer.
     @discardableResult
     func put(
@@ -185,7 +178,3 @@ func thrownKind(_ body: () throws -> Void) -> FileTreeError.Kind? {
         return nil
     }
 }
-
-/// prctl(2), which Swift does not import since it takes any number of arguments.
-@_silgen_name("prctl")
-private func prctl(_ option: Int32, _ value: UInt) -> Int32

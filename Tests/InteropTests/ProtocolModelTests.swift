@@ -8,25 +8,11 @@ struct ProtocolModelTests {
         .deletingLastPathComponent().deletingLastPathComponent().deletingLastPathComponent()
         .appendingPathComponent("scripts/check-model.sh")
 
-    static let hasTools = ["spin", "gcc"].allSatisfy { name in
-        (ProcessInfo.processInfo.environment["PATH"] ?? "").split(separator: ":").contains {
-            FileManager.default.isExecutableFile(atPath: "\($0)/\(name)")
-        }
-    }
-
     @Test(
         "no reachable state loses a listed snapshot, and without any one rule some state does",
-        .enabled(if: hasTools, "needs spin and gcc"))
+        .enabled(if: ScriptRun.has("spin", "gcc"), "needs spin and gcc"))
     func modelHoldsAndEachRuleIsNeeded() throws {
-        let process = Process()
-        process.executableURL = Self.script
-        process.arguments = ["--quick"]
-        let output = Pipe()
-        process.standardOutput = output
-        process.standardError = output
-        try process.run()
-        let said = output.fileHandleForReading.readDataToEndOfFile()
-        process.waitUntilExit()
-        #expect(process.terminationStatus == 0, "\(String(decoding: said, as: UTF8.self))")
+        let outcome = try ScriptRun.run(Self.script, ["--quick"])
+        #expect(outcome.status == 0, "\(outcome.said)")
     }
 }

@@ -195,7 +195,7 @@ struct DamageCampaignTests {
         let verdict = try scene.world.verify(data: true, on: scene.world.host)
         let finding = try #require(verdict.findings.first { $0.object == key.text })
         #expect(finding.snapshots == scene.snapshots.map(\.id))
-        #expect(finding.pathCount > 0)
+        #expect(finding.fileCount > 0)
     }
 
     @Test("A snapshot record that was removed is missed by the host that committed it")

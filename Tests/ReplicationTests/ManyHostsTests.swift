@@ -19,58 +19,14 @@ struct ManyHostsTests {
         let world = try World(
             store: store, at: inDirectory ? directory.path("store") : "memory", sourceInMemory: true
         )
-        let count = 4
-        var hosts = [world.host]
-        for number in 1..<count { hosts.append(try world.addHost("host-\(number)")) }
-        let sources = hosts.map { _ in TemporaryDirectory.inMemory() }
-        for (number, source) in sources.enumerated() {
-            // Half of what they hold they hold in common.
-            plantTree(source, seed: seed, files: 20, largeBytes: 700_000)
-            source.put(SeededGenerator.numbers(seed &* 100 &+ UInt64(number), 500_000), "own")
-        }
-        var expected: [[TreeImage]] = []
+        let crowd = try Crowd(world, hosts: 4, seed: seed, files: 20, largeBytes: 700_000)
         for night in 0..<3 {
-            for (number, source) in sources.enumerated() where night > 0 {
-                var life = TreeLife(source, seed: seed &* 1_000 &+ UInt64(night * 10 + number))
-                for _ in 0..<12 { _ = life.step() }
+            let failures = crowd.night(steps: 12) {
+                inDirectory ? try LocalStore.open(at: directory.path("store")) : store
             }
-            expected.append(sources.map { TreeImage(of: $0.path) })
-            let failures = Mutex<[String]>([])
-            let (everyone, roots) = (hosts, sources.map(\.path))
-            inParallel(count) { number in
-                do {
-                    // Each through its own eyes, as if on its own machine.
-                    let own: any ObjectStore =
-                        inDirectory ? try LocalStore.open(at: directory.path("store")) : store
-                    let report = try world.backup(
-                        through: own, on: everyone[number], roots: [roots[number]]
-                    ) {
-                        if (seed + UInt64(number)) % 2 == 0 { $0.checkpointSeconds = 0 }
-                    }
-                    if report.problemCount > 0 {
-                        failures.withLock { $0.append("\(report.problems)") }
-                    }
-                } catch {
-                    failures.withLock { $0.append("host \(number): \(error)") }
-                }
-            }
-            #expect(failures.withLock { $0 } == [], "seed \(seed), night \(night)")
+            #expect(failures == [], "seed \(seed), night \(night)")
         }
-        let snapshots = try world.snapshots()
-        #expect(snapshots.count == 3 * count)
-        for (number, host) in hosts.enumerated() {
-            let own = snapshots.filter { $0.host == host.name }
-            #expect(own.count == 3)
-            for (night, snapshot) in own.enumerated() {
-                let image = try world.image(of: snapshot, root: sources[number].path)
-                #expect(
-                    expected[night][number].differences(image) == [],
-                    "seed \(seed), host \(number), night \(night)")
-            }
-        }
-        #expect(try world.open().listRecords(.run).isEmpty)
-        let report = try world.verify(data: true)
-        #expect(report.isSound, "seed \(seed): \(report.findings.map(\.description))")
+        try crowd.check()
     }
 
     @Test("What one host has stored the next one does not store again")

@@ -91,7 +91,7 @@ struct VerifyTests {
         #expect(
             damaged.findings.map(\.description)
                 == (try Self.run(made, .everything)).findings.map(\.description))
-        #expect(!(try Self.one(damaged, .bundleDamaged).paths.isEmpty))
+        #expect(!(try Self.one(damaged, .bundleDamaged).files.isEmpty))
     }
 
     @Test("An owner's identity that cannot be had ends it with the reason")
@@ -140,12 +140,12 @@ struct VerifyTests {
         let asHost = try Self.one(try Self.run(made, asOwner: false), .bundleMissing)
         #expect(asHost.object == made.repository.bundleKey(lost))
         #expect(asHost.snapshots == [first.id, second.id])
-        #expect(asHost.paths.isEmpty)
+        #expect(asHost.files.isEmpty)
         let report = try Self.run(made)
         let asOwner = try Self.one(report, .bundleMissing)
         #expect(asOwner.snapshots == [first.id, second.id])
         #expect(!asOwner.snapshots.contains(third.id))
-        let names = Set(asOwner.paths.map { String(decoding: $0, as: UTF8.self) })
+        let names = Set(asOwner.files.map { String(decoding: $0.path, as: UTF8.self) })
         #expect(names == Set((0..<6).map { "/data/f000\($0)" }))
         #expect(report.damagedSnapshots == 2)
         #expect(report.findings.count == 1)
@@ -175,10 +175,10 @@ struct VerifyTests {
         #expect(finding.object == made.repository.bundleKey(bundle))
         #expect(finding.snapshots == [snapshot.id])
         #expect(
-            finding.paths.map { String(decoding: $0, as: UTF8.self) } == [
+            finding.files.map { String(decoding: $0.path, as: UTF8.self) } == [
                 "/data/f0002", "/data/f0003",
             ])
-        #expect(finding.pathCount == 2)
+        #expect(finding.fileCount == 2)
         #expect(report.findings.count == 1)
     }
 
@@ -200,7 +200,7 @@ struct VerifyTests {
         let copies = try made.storeAgain(files)
         made.store.alter(made.key(made.contentBundles[0])) { $0[$0.count / 2] ^= 1 }
         let finding = try Self.one(try Self.run(made, .everything), .bundleDamaged)
-        #expect(finding.pathCount == 0)
+        #expect(finding.fileCount == 0)
         #expect(copies.count == 1)
     }
 
@@ -242,7 +242,7 @@ struct VerifyTests {
             if entry.path == Array("/data/f0001".utf8) { entry.size += 1 }
         }
         let finding = try Self.one(try Self.run(made), .manifest)
-        #expect(finding.paths == [Array("/data/f0001".utf8)])
+        #expect(finding.files.map(\.path) == [Array("/data/f0001".utf8)])
         #expect(finding.snapshots == [snapshot.id])
     }
 
@@ -254,7 +254,7 @@ struct VerifyTests {
             if entry.path == Array("/data/f0002".utf8) { entry.chunks = [lost] }
         }
         let finding = try Self.one(try Self.run(made), .index)
-        #expect(finding.paths == [Array("/data/f0002".utf8)])
+        #expect(finding.files.map(\.path) == [Array("/data/f0002".utf8)])
         #expect(finding.message.contains("\(lost)"))
     }
 
@@ -282,7 +282,7 @@ struct VerifyTests {
         #expect(try Self.run(made, asOwner: false).isSound, "the host key alone believes the index")
         let finding = try Self.one(try Self.run(made), .index)
         #expect(finding.message.contains(made.repository.bundleKey(silent)))
-        #expect(finding.pathCount == 2)
+        #expect(finding.fileCount == 2)
     }
 
     @Test("An index that misplaces a chunk is named when the bundle is read")

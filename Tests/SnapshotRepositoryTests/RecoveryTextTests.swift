@@ -15,22 +15,25 @@ struct RecoveryTextTests {
         #expect(text == source, "run scripts/embed-recovery.sh")
     }
 
-    @Test("The program of this release is the newest of those that verify accepts")
-    func isReleased() {
+    @Test(
+        "What this release writes is the newest of what verify accepts",
+        arguments: Recovery.Object.allCases)
+    func isReleased(_ object: Recovery.Object) {
         #expect(
-            Recovery.released.first == Recovery.digest.description,
-            "recover.py has changed: put its digest first in Recovery.released")
-        #expect(Recovery.judge(Recovery.program) == .released)
+            object.released.first == object.digest.description,
+            "\(object.name) has changed: put its digest first in Recovery.Object.released")
     }
 
-    @Test("The programs of earlier releases are accepted, altered ones are not")
-    func earlier() throws {
+    @Test(
+        "What earlier releases wrote is accepted, what was altered is not",
+        arguments: Recovery.Object.allCases)
+    func earlier(_ object: Recovery.Object) throws {
         let folder = #filePath.split(separator: "/").dropLast().reduce("") { "\($0)/\($1)" }
-        let golden = try #require(readFile("\(folder)/Fixtures/v1/encrypted/recover.py"))
-        #expect(Recovery.judge(golden) == .released)
-        let earlier = Array("print('an earlier release')".utf8)
+        let golden = try #require(readFile("\(folder)/Fixtures/v1/encrypted/\(object.name)"))
+        #expect(Recovery.judge(golden, among: object.released) == .released)
+        let earlier = Array("an earlier release".utf8)
         let digest: RecordID = Authentication.digest(earlier)
-        let digests = Recovery.released + [digest.description]
+        let digests = object.released + [digest.description]
         #expect(Recovery.judge(earlier, among: digests) == .released)
         let altered = earlier + [0x0A]
         #expect(

@@ -24,6 +24,9 @@ struct BackupCommand: Verb {
             from what was stored. A source that does not exist fails the run before anything is written. A source that is a \
             symbolic link is kept as one; with a slash behind it its target is backed up.
 
+            Other file systems below a source are backed up with it, unless -x is given. What the kernel shows in those that hold \
+            no files, such as /proc and /sys, is left out; a source that lies in one is walked.
+
             A file that cannot be read, or that changed while it was read, is named and stored with the snapshot as a problem, and the exit \
             code is 3. Put patterns of the gitignore kind into a file .batchsyncignore to leave out what lies below its \
             directory; 'batchsync explain' says what decides.

@@ -30,7 +30,17 @@ struct DumpCommand: Verb {
     @Flag(name: .shortAndLong, help: "Say nothing but problems and errors.")
     var quiet = false
 
-    func validate() throws { try snapshot.validate() }
+    @Flag(help: .hidden)
+    var json = false
+
+    func validate() throws {
+        try snapshot.validate()
+        if json {
+            throw ValidationError(
+                "standard output is for the content, so dump has no --json; 'batchsync ls --json' describes files"
+            )
+        }
+    }
 
     func perform() throws -> ExitStatus {
         if Console.shared.outputIsTerminal, snapshot.path == nil {

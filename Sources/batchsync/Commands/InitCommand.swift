@@ -55,6 +55,11 @@ struct InitCommand: Verb {
             valueName: "repository"))
     var replicaOf: PathArgument?
 
+    @Flag(
+        name: .shortAndLong,
+        help: "Say nothing but errors, and the fingerprint that an owner has to confirm.")
+    var quiet = false
+
     @OptionGroup(title: "Output") var output: PrintOptions
 
     var wantsJSON: Bool { output.json }
@@ -103,8 +108,10 @@ struct InitCommand: Verb {
                     ("recover_sha256", .string(created.recoverDigest.description)),
                     ("fingerprint", .optional(created.unprovenFingerprint)),
                 ])
-        } else {
+        } else if !quiet {
             tell(created, location)
+        } else if let fingerprint = created.unprovenFingerprint {
+            Console.shared.out("Fingerprint of the keys: \(fingerprint)")
         }
         return .done
     }
@@ -122,7 +129,7 @@ struct InitCommand: Verb {
                     ("location", .string(opened.location)), ("replica_of", .string(first)),
                     ("encryption", .string(replica.config.isEncrypted ? "age" : "none")),
                 ])
-        } else {
+        } else if !quiet {
             let console = Console.shared
             console.out("made \(opened.location) a second store of repository \(replica.id.short)")
             console.out("It is empty. The next backup to both brings it what there is:")

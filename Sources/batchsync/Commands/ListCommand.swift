@@ -50,6 +50,9 @@ struct ListCommand: Verb {
     @Flag(help: "List what was not stored whole, and why.")
     var problems = false
 
+    @Flag(name: .shortAndLong, help: "Say nothing but the result, problems and errors.")
+    var quiet = false
+
     @OptionGroup(title: "Repository") var repository: RepositoryOptions
     @OptionGroup(title: "Selection") var selection: SelectionOptions
     @OptionGroup(title: "Output") var output: PrintOptions
@@ -77,7 +80,7 @@ struct ListCommand: Verb {
         let catalog = try Assembly.catalog(opened)
         let found = try Assembly.find(snapshot.snapshot, in: catalog, selection)
         if problems { return try listProblems(of: found, opened) }
-        let monitor = TerminalMonitor(verbose: false, quiet: false, showsLine: false)
+        let monitor = TerminalMonitor(verbose: false, quiet: quiet, showsLine: false)
         Signals.stopCleanly()
         let inspect = try Inspect(
             repository: opened, monitor: monitor, cancellation: Signals.cancellation)

@@ -19,10 +19,12 @@ struct RestoreCommand: Verb {
                 batchsync restore latest:/srv --target /tmp/srv --include '*.conf'
 
             A target that is not empty needs --if-exists; then only what differs in size or modification time is fetched (with \
-            --verify: in content), and an interrupted restore goes on where it was. '--target /' restores in place. --delete removes what the snapshot does not have; try it with --dry-run.
+            --verify: in content), and an interrupted restore goes on where it was. What is right already is not touched; immutable and append-only flags are lifted \
+            where something has to change, and set again. '--target /' restores in place. --delete removes what the snapshot does not have; try it with --dry-run.
 
             What cannot be restored as it was is named, and the exit code is 3; what is damaged in the repository costs only \
-            the files in it, and the exit code is 4. Owners that only root can set are not counted.
+            the files in it, and the exit code is 4. Owners that only root can set are named, \
+            and no reason for an exit code.
             """)
 
     @Argument(help: ArgumentHelp("What to restore.", valueName: "snapshot[:path]")) var snapshot:
@@ -103,17 +105,24 @@ struct RestoreCommand: Verb {
         options.numericIDs = numericIds
         options.dryRun = dryRun
         options.verify = verify
+        if output.json { options.spoolDirectory = Assembly.variable("TMPDIR") ?? "/var/tmp" }
         Signals.stopCleanly()
         let restore = Restore(
             repository: opened, index: try Assembly.index(opened), snapshot: found,
             options: options,
             monitor: monitor, cancellation: Signals.cancellation)
-        let report = try monitor.whileShowing {
-            try restore.run(path: snapshot.path, target: place)
+        let report: RestoreReport
+        do {
+            report = try monitor.whileShowing {
+                try restore.run(path: snapshot.path, target: place)
+            }
+        } catch {
+            tellStopped(restore.reportSoFar)
+            throw error
         }
         for note in report.notes { monitor.note(note) }
         if output.json {
-            JSONOutput.print("restore", document(report, found))
+            printJSON(report, found)
         } else if !output.quiet {
             tell(report)
         }
@@ -143,18 +152,29 @@ struct RestoreCommand: Verb {
         return HostFile.realPath(parent).map { ($0 == [0x2F] ? [] : $0) + [0x2F] + name }
     }
 
-    private func tell(_ report: RestoreReport) {
-        let console = Console.shared
-        let place = target.display
-        let parts = [
+    private func counts(_ report: RestoreReport) -> String {
+        [
             NumberText.counted(report.files, "file"),
             report.directories > 0
                 ? NumberText.counted(report.directories, "directory", "directories") : "",
             report.links > 0 ? NumberText.counted(report.links, "link") : "",
             report.others > 0 ? NumberText.counted(report.others, "special file") : "",
-        ].filter { !$0.isEmpty }
+        ].filter { !$0.isEmpty }.joined(separator: ", ")
+    }
+
+    /// What is there of a restore that did not come to its end.
+    private func tellStopped(_ report: RestoreReport) {
+        guard !output.json, !output.quiet, !dryRun,
+            report.files + report.directories + report.links + report.others > 0
+        else { return }
+        Console.shared.out("restored \(counts(report)) to \(target.display) until it was stopped")
+    }
+
+    private func tell(_ report: RestoreReport) {
+        let console = Console.shared
+        let place = target.display
         console.out(
-            "\(dryRun ? "would restore" : "restored") \(parts.joined(separator: ", ")) to \(place)")
+            "\(dryRun ? "would restore" : "restored") \(counts(report)) to \(place)")
         console.out(
             "  \(NumberText.bytes(report.fetchedBytes)) fetched, \(NumberText.bytes(report.writtenBytes)) written"
                 + (report.reusedBytes > 0
@@ -170,6 +190,7 @@ struct RestoreCommand: Verb {
             console.out("  \(NumberText.counted(report.verified, "file")) read back")
         }
         tellNotStored(report)
+        tellOwners(report)
         if report.problemCount > 0 {
             console.out(
                 console.styled("  \(NumberText.counted(report.problemCount, "problem"))", .red))
@@ -198,16 +219,46 @@ struct RestoreCommand: Verb {
             )
         }
     }
+
+    /// Names what belongs to whoever ran the restore and not to its owner.
+    private func tellOwners(_ report: RestoreReport) {
+        guard report.ownersDeniedCount > 0 else { return }
+        let console = Console.shared
+        console.out(
+            "  owner or group not set, since only root may give files away: \(NumberText.counted(report.ownersDeniedCount, "entry", "entries"))"
+        )
+        for denied in report.ownersDenied.prefix(Self.named) {
+            console.out("    \(UTF8Text.display(denied.path)): \(denied.uid):\(denied.gid)")
+        }
+        if report.ownersDeniedCount > Self.named {
+            console.out(
+                "    and \(NumberText.grouped(report.ownersDeniedCount - Self.named)) more: --json lists them"
+            )
+        }
+    }
+
     /// How many are told by name.
     private static let named = 20
 
-    private func document(_ report: RestoreReport, _ snapshot: Snapshot) -> [(
-        key: String, value: JSONValue
-    )] {
+    /// The document. What may be as long as the snapshot is written from where it was kept.
+    private func printJSON(_ report: RestoreReport, _ snapshot: Snapshot) {
+        let stream = JSONStream(
+            "restore",
+            [
+                ("snapshot", .string(snapshot.id.description)),
+                ("target", JSONValue(path: target.bytes)), ("dry_run", .bool(dryRun)),
+            ], list: "problems")
+        for problem in report.problems { stream.append(problem.document) }
+        report.furtherProblems?.forEach { stream.append($0) }
+        stream.begin(list: "owners_not_set")
+        for denied in report.ownersDenied { stream.append(denied.document) }
+        report.furtherOwnersDenied?.forEach { stream.append($0) }
+        stream.finish(fields(report))
+    }
+
+    private func fields(_ report: RestoreReport) -> [(key: String, value: JSONValue)] {
         [
-            ("snapshot", .string(snapshot.id.description)),
-            ("target", JSONValue(path: target.bytes)),
-            ("dry_run", .bool(dryRun)), ("files", .count(report.files)),
+            ("files", .count(report.files)),
             ("directories", .count(report.directories)),
             ("links", .count(report.links)), ("others", .count(report.others)),
             ("kept", .count(report.kept)),
@@ -217,16 +268,7 @@ struct RestoreCommand: Verb {
             ("written_bytes", .count(report.writtenBytes)),
             ("reused_bytes", .count(report.reusedBytes)), ("verified", .count(report.verified)),
             ("problem_count", .count(report.problemCount)),
-            (
-                "problems",
-                .array(
-                    report.problems.map {
-                        .object([
-                            ("path", JSONValue(path: $0.path)), ("kind", .string($0.kind)),
-                            ("message", .string($0.message)),
-                        ])
-                    })
-            ),
+            ("owners_not_set_count", .count(report.ownersDeniedCount)),
             ("damaged_count", .count(report.damagedCount)),
             (
                 "damaged",

@@ -12,7 +12,7 @@ struct SnapshotsCommand: Verb {
                 batchsync snapshots -r /backup/repository --tag monthly
 
             A snapshot marked with '!' is not whole; its problems were stored with it, and 'batchsync ls SNAPSHOT \
-            --problems' lists them.
+            --problems' lists them. With -v it says by which rules something was left out of each.
             """)
 
     @OptionGroup(title: "Repository") var repository: RepositoryOptions
@@ -21,12 +21,19 @@ struct SnapshotsCommand: Verb {
     @Option(help: ArgumentHelp("Only the last so many of each host.", valueName: "count"))
     var last: Int?
 
+    @Flag(name: .shortAndLong, help: "Say by which rules something was left out.")
+    var verbose = false
+
+    @Flag(name: .shortAndLong, help: "Say nothing but the result and errors.")
+    var quiet = false
+
     @OptionGroup(title: "Output") var output: PrintOptions
 
     var wantsJSON: Bool { output.json }
 
     func validate() throws {
         if let last, last < 1 { throw ValidationError("--last takes a number from 1") }
+        if verbose && quiet { throw ValidationError("--verbose and --quiet contradict each other") }
     }
 
     func perform() throws -> ExitStatus {
@@ -85,6 +92,8 @@ struct SnapshotsCommand: Verb {
             }
             table.print(to: console)
         }
+        if verbose { for snapshot in snapshots { showRules(of: snapshot) } }
+        if quiet { return }
         let isSelected = !selection.isEmpty || last != nil
         let note = repository.config.isEncrypted ? "" : "; not encrypted"
         let count = NumberText.counted(snapshots.count, "snapshot")
@@ -92,6 +101,30 @@ struct SnapshotsCommand: Verb {
             isSelected
                 ? "\(count) of \(NumberText.grouped(catalog.snapshots.count))\(note)" : count + note
         )
+    }
+
+    private func showRules(of snapshot: Snapshot) {
+        let console = Console.shared
+        console.out(console.styled(snapshot.id.short, .yellow))
+        if let profile = snapshot.options["profile"]?.string {
+            console.out("    profile \(UTF8Text.display(Array(profile.utf8)))")
+        }
+        let rules = (snapshot.options["rules"]?.array ?? []).compactMap { RecordedRule($0) }
+        let record = ExclusionRecord(snapshot.options)
+        for rule in rules {
+            console.out("    \(rule.isNegated ? "kept" : "left out"): \(rule.text)")
+        }
+        if rules.isEmpty {
+            // Older snapshots have the patterns as they were given, and only the names of files.
+            for pattern in record.exclude {
+                console.out("    left out: '\(UTF8Text.display(pattern))'")
+            }
+            for file in record.excludeFrom {
+                console.out("    left out: by the patterns in \(UTF8Text.display(file))")
+            }
+        }
+        for sentence in record.sentences { console.out("    \(sentence)") }
+        if rules.isEmpty, record.fields.isEmpty { console.out("    no rules") }
     }
 }
 

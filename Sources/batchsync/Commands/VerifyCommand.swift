@@ -21,8 +21,8 @@ struct VerifyCommand: Verb {
             Where a store tells more of an object than its length, a checksum in its listing or one that it keeps, that is compared \
             as well, without reading anything.
 
-            Run every night, --read-data=1/30 reads everything in a month. Findings name the damaged object and every \
-            snapshot and file it affects; the exit code is 4.
+            Run every night, --read-data=1/30 reads everything in a month. Findings name the damaged object, every \
+            snapshot it affects, and each file once with the snapshots that do not have it whole; the exit code is 4.
             """)
 
     @Option(
@@ -98,12 +98,7 @@ struct VerifyCommand: Verb {
                 console.out(
                     "    snapshots: \(finding.snapshots.map(\.short).joined(separator: " "))")
             }
-            for path in finding.paths { console.out("    \(UTF8Text.display(path))") }
-            if finding.pathCount > finding.paths.count {
-                console.out(
-                    "    and \(NumberText.grouped(finding.pathCount - finding.paths.count)) more files"
-                )
-            }
+            tellFiles(finding)
         }
         if output.quiet { return }
         console.out(
@@ -157,6 +152,27 @@ struct VerifyCommand: Verb {
         }
     }
 
+    /// Each file once, with the snapshots that do not have it whole.
+    private func tellFiles(_ finding: VerifyFinding) {
+        let console = Console.shared
+        let shown = finding.files.prefix(Self.filesNamed)
+        for file in shown {
+            var places = file.snapshots.prefix(Self.snapshotsNamed).map(\.short)
+                .joined(separator: " ")
+            if file.snapshots.count > Self.snapshotsNamed {
+                places += " and \(file.snapshots.count - Self.snapshotsNamed) more"
+            }
+            console.out("    \(UTF8Text.display(file.path)) in \(places)")
+        }
+        if finding.fileCount > shown.count {
+            let rest = NumberText.counted(finding.fileCount - shown.count, "more file")
+            console.out("    and \(rest): --json names the first \(VerifyFinding.pathsKept)")
+        }
+    }
+
+    private static let filesNamed = 100
+    private static let snapshotsNamed = 5
+
     private static func document(_ report: VerifyReport) -> [(key: String, value: JSONValue)] {
         let findings = report.findings.map { finding in
             JSONValue.object([
@@ -164,8 +180,18 @@ struct VerifyCommand: Verb {
                 ("message", .string(finding.message)), ("remedy", .string(finding.remedy)),
                 ("damage", .bool(finding.isDamage)),
                 ("snapshots", JSONValue(ids: finding.snapshots)),
-                ("path_count", .count(finding.pathCount)),
-                ("paths", .array(finding.paths.map { JSONValue(path: $0) })),
+                ("path_count", .count(finding.fileCount)),
+                ("paths", .array(finding.files.map { JSONValue(path: $0.path) })),
+                (
+                    "files",
+                    .array(
+                        finding.files.map {
+                            .object([
+                                ("path", JSONValue(path: $0.path)),
+                                ("snapshots", JSONValue(ids: $0.snapshots)),
+                            ])
+                        })
+                ),
             ])
         }
         return [

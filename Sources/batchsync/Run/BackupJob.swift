@@ -29,7 +29,21 @@ struct BackupJob {
             }
         }
         warnOfPatterns()
+        recordRules()
     }
+
+    /// The snapshot tells which patterns were in force, those out of files included: the files may
+    /// be others by the time somebody asks.
+    private mutating func recordRules() {
+        let rules = options.walk.rules.written
+        guard !rules.isEmpty, let fields = options.recordedOptions.fields else { return }
+        let recorded = rules.prefix(Self.rulesRecorded).compactMap(RecordedRule.init)
+        options.recordedOptions = .object(
+            fields + [("rules", .array(recorded.map(\.document)))])
+    }
+
+    /// A snapshot names no more patterns than this one by one.
+    private static let rulesRecorded = 1000
 
     /// - Parameter stores: Opened before, where the caller has other business with them too.
     func run(on stores: StoreGroup) throws -> BackupReport {

@@ -28,6 +28,7 @@ struct StoreGroup {
                         "\(location) is another repository than \(first.location)",
                         remedy: "'batchsync init --replica-of' makes a further store of one")
                 }
+                if found.isEmpty { Self.noteMissingKey(of: repository, monitor) }
                 found.append((repository, opened.uploads))
             } catch {
                 guard locations.count > 1, let failure = Self.failureOfOne(error) else {
@@ -49,6 +50,17 @@ struct StoreGroup {
         uploads = first.uploads
         replicas = found.dropFirst().map { ReplicaTarget($0.repository, uploads: $0.uploads) }
         self.lost = lost
+    }
+
+    /// A backup needs the host key only: whoever has to bring the owner's secret each night is told
+    /// how not to.
+    private static func noteMissingKey(of repository: Repository, _ monitor: any Monitor) {
+        guard repository.config.isEncrypted,
+            !LocalFile.exists(repository.directories.hostKeyPath(repository.id))
+        else { return }
+        monitor.note(
+            "this host has no key of its own for the repository, so that the owner's passphrase or identity was needed; 'batchsync key accept -r \(repository.location)', run once with it, gives it one"
+        )
     }
 
     /// What concerns one store alone: the others can go on without it. A key that is missing, or a

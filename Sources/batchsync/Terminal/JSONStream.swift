@@ -1,6 +1,6 @@
 import SnapshotModel
 
-/// A document of `--json` whose list may be long: each element is written as it comes.
+/// A document of `--json` with lists that may be long: each element is written as it comes.
 final class JSONStream {
     private var hasElements = false
 
@@ -17,6 +17,12 @@ final class JSONStream {
     func append(_ value: JSONValue) {
         Console.shared.write((hasElements ? [0x2C] : []) + value.bytes)
         hasElements = true
+    }
+
+    /// Closes the list and opens another one.
+    func begin(list: String) {
+        Console.shared.write(Array("],\"\(list)\":[".utf8))
+        hasElements = false
     }
 
     /// Closes the list and adds what is known only now.

@@ -171,11 +171,15 @@ struct ProgressRate {
         var parts = [clock]
         if !phase.isEmpty { parts.append(phase) }
         if entries > 0 || entriesExpected > 0 {
-            let total = entriesExpected > 0 ? " of \(NumberText.grouped(entriesExpected))" : ""
-            parts.append("\(NumberText.grouped(entries))\(total) files")
+            // What is expected is what there was last time: once there is more, nobody knows.
+            let total =
+                entriesExpected >= max(entries, 1)
+                ? " of \(NumberText.grouped(entriesExpected))" : ""
+            parts.append("\(NumberText.grouped(entries))\(total) entries")
         }
         if bytes > 0 || bytesExpected > 0 {
-            let total = bytesExpected > 0 ? " of \(NumberText.bytes(bytesExpected))" : ""
+            let total =
+                bytesExpected >= max(bytes, 1) ? " of \(NumberText.bytes(bytesExpected))" : ""
             parts.append("\(NumberText.bytes(bytes))\(total)")
         }
         var left: Double?
