@@ -92,6 +92,7 @@ holds -DBACKUPS=2 -DPRUNES=1
 if [[ -z "$is_quick" ]]; then
     holds -DBACKUPS=2 -DPRUNES=1 -DLEASES -DMERGE -DPAGED -DREWRITE
     holds -DBACKUPS=1 -DPRUNES=2
+    holds -DBACKUPS=2 -DPRUNES=2 -DHALF -DLATE=0
 fi
 
 # 0 is the monitor's: a snapshot that is listed and complete cannot be restored, or one that was
