@@ -119,7 +119,7 @@ struct NightFailure: Sendable, CustomTestStringConvertible {
             code: 12, outcome: "failure", says: ["config.json", "pinned"]),
         .init(
             name: "the repository was rolled back", prepared: "cp -a repository earlier",
-            damage: "rm -r repository; mv earlier repository", code: 3, outcome: "partial",
+            damage: "rm -r repository; mv earlier repository", code: 4, outcome: "damage",
             says: ["rolled back"], hasSnapshot: true),
         .init(
             name: "a bundle is damaged", good: readAll,

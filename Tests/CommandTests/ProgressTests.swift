@@ -1,4 +1,5 @@
 import Replication
+import Synchronization
 import Testing
 
 @testable import batchsync
