@@ -76,14 +76,14 @@ struct NightFailure: Sendable, CustomTestStringConvertible {
         .init(
             name: "one of two servers is down",
             prepared:
-                "batchsync init --replica-of repository -r second --passphrase-file passphrase",
+                "batchsync init --replica-of repository -r second",
             good: "[[replica]]\nlocation = \"@/second\"", damage: "mv second elsewhere",
             more: "[[replica]]\nlocation = \"@/second\"", code: 3, outcome: "partial",
             says: ["/second", "there is no repository here"], hasSnapshot: true),
         .init(
             name: "neither of two servers is there",
             prepared:
-                "batchsync init --replica-of repository -r second --passphrase-file passphrase",
+                "batchsync init --replica-of repository -r second",
             good: "[[replica]]\nlocation = \"@/second\"",
             damage: "mv second elsewhere; mv repository gone",
             more: "[[replica]]\nlocation = \"@/second\"", code: 1, outcome: "failure",
@@ -119,7 +119,7 @@ struct NightFailure: Sendable, CustomTestStringConvertible {
             code: 12, outcome: "failure", says: ["config.json", "pinned"]),
         .init(
             name: "the repository was rolled back", prepared: "cp -a repository earlier",
-            damage: "rm -r repository; mv earlier repository", code: 3, outcome: "partial",
+            damage: "rm -r repository; mv earlier repository", code: 4, outcome: "damage",
             says: ["rolled back"], hasSnapshot: true),
         .init(
             name: "a bundle is damaged", good: readAll,
@@ -138,21 +138,22 @@ struct NightFailure: Sendable, CustomTestStringConvertible {
         .init(
             name: "the key of the host is another one",
             damage:
-                "batchsync init -r other --passphrase-file passphrase; cd host/config/keys; cp -f $(ls -t | head -n 1) $(ls -tr | head -n 1)",
+                "batchsync init -r other --recipient $(cat recipient); cd host/config/keys; cp -f $(ls -t | head -n 1) $(ls -tr | head -n 1)",
             code: 12, outcome: "failure", says: ["pinned"]),
         .init(
             name: "the passphrase is wrong",
+            prepared: "rm -r repository; batchsync init -r repository --passphrase-file passphrase",
             more: readAll + "[credentials]\npassphrase = { file = \"@/wrong-passphrase\" }",
             code: 3,
             outcome: "partial", says: ["/repository: wrong passphrase"], hasSnapshot: true),
         .init(
-            name: "the file of the passphrase is missing",
-            more: readAll + "[credentials]\npassphrase = { file = \"@/absent\" }", code: 3,
+            name: "the file of the owner's identity is missing",
+            more: readAll + "[credentials]\nidentity = { file = \"@/absent\" }", code: 3,
             outcome: "partial", says: ["/absent", "No such file"], hasSnapshot: true),
         .init(
-            name: "everybody can read the passphrase", damage: "chmod 644 passphrase",
-            more: readAll + "[credentials]\npassphrase = { file = \"@/passphrase\" }", code: 0,
-            outcome: "success", says: ["/passphrase, which holds a secret", "chmod 600"],
+            name: "everybody can read the owner's identity", damage: "chmod 644 identity",
+            more: readAll + "[credentials]\nidentity = { file = \"@/identity\" }", code: 0,
+            outcome: "success", says: ["/identity, which holds a secret", "chmod 600"],
             event: "note", hasSnapshot: true),
         .init(
             name: "the rules would leave nothing", more: "[retention]\nkeep-tags = [\"never\"]",
@@ -339,7 +340,7 @@ struct FailureTests {
             """
         tables.more = more
         night.profile(tables)
-        fixture.succeed("batchsync init -p home --passphrase-file passphrase")
+        fixture.succeed("batchsync init -p home --recipient $(cat recipient)")
         let good = night.run()
         #expect(good.code == 0, "\(good.output)")
         return (server, tables)

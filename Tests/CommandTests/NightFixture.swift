@@ -10,9 +10,17 @@ struct NightFixture {
     private let receiver = Receiver([])
 
     init() {
-        fixture.repository()
-        fixture.succeed("mkdir -p host/config secrets && echo hook-secret > secrets/hook")
-        fixture.succeed("chmod 600 secrets/* passphrase wrong-passphrase")
+        // The owner's key is on another machine, so that no run has to stretch a passphrase.
+        fixture.succeed(
+            """
+            mkdir -p data/letters host/config secrets && echo hook-secret > secrets/hook
+            echo hello > data/letters/anna && echo world > data/letters/ben
+            head -c 300000 /dev/zero | tr '\\0' x > data/large
+            batchsync key generate --output identity
+            grep -o 'age1[0-9a-z]*' identity | head -n 1 > recipient
+            chmod 600 secrets/* identity passphrase wrong-passphrase
+            batchsync init -r repository --recipient $(cat recipient)
+            """)
     }
 
     var base: String { fixture.directory.path }

@@ -71,7 +71,7 @@ struct SystemdTests {
             """
             mkdir data && echo closed > data/closed && chown 65534 data/closed && chmod 0 data/closed
             chmod 700 data && chown 65534 data
-            batchsync init -r repository --passphrase-file passphrase
+            batchsync init -r repository --no-encryption
             """)
         let base = fixture.directory.path
         fixture.directory.write(
@@ -114,7 +114,7 @@ struct SystemdTests {
         #expect(outcome.output.contains("success\n"), "\(outcome.output)")
         fixture.succeed(
             """
-            batchsync restore latest -r repository --passphrase-file passphrase --target back
+            batchsync restore latest -r repository --target back
             [ "$(cat back/home/anna/letter)" = letter ] && [ "$(cat back$PWD/data/closed)" = closed ]
             grep -q 'batchsync_run_exit_code{.*} 0' metrics/home.prom
             """)
