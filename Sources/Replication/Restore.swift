@@ -75,6 +75,7 @@ package final class Restore {
             )
         }
         var report = context.outcome.report
+        report.ownersDenied.sort { EntryPath.precedes($0.path, $1.path) }
         report.notStoredWhole = Array(
             context.problems.lazy.filter { problem in
                 selected.map { EntryPath.contains($0, problem.path) } ?? true

@@ -312,7 +312,6 @@ struct TreeWriterMetadataTests {
         let disk = try #require(Scratch.status(scratch.inside + "/block"))
         #expect(EntryKind(mode: disk.mode) == .blockDevice)
         #expect([disk.rdev_major, disk.rdev_minor] == [700, 70_000])
-        #expect(scratch.writer.ownersNotSet == 0)
     }
 
     @Test(
