@@ -48,7 +48,7 @@ package final class RestoreSpool: Sendable {
     }
 
     /// Hands out what was appended, in that order.
-    package func forEach(_ body: (JSONValue) -> Void) {
+    package func readEach(_ body: (JSONValue) -> Void) {
         state.withLock { state in
             Self.flush(&state)
             let bytes = ByteBuffer(capacity: 256 << 10)

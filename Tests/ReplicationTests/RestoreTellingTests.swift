@@ -27,7 +27,7 @@ struct RestoreTellingTests {
             var names = Set(report.ownersDenied.map(\.path))
             precondition(report.ownersDenied.allSatisfy { $0.uid == 0 && $0.gid == 4 })
             let further = try #require(report.furtherOwnersDenied)
-            further.forEach { value in
+            further.readEach { value in
                 precondition(value["uid"]?.integer == 0 && value["gid"]?.integer == 4)
                 if let path = value["path"]?.path { names.insert(path) }
             }

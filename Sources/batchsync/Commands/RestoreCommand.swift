@@ -249,10 +249,10 @@ struct RestoreCommand: Verb {
                 ("target", JSONValue(path: target.bytes)), ("dry_run", .bool(dryRun)),
             ], list: "problems")
         for problem in report.problems { stream.append(problem.document) }
-        report.furtherProblems?.forEach { stream.append($0) }
+        report.furtherProblems?.readEach { stream.append($0) }
         stream.begin(list: "owners_not_set")
         for denied in report.ownersDenied { stream.append(denied.document) }
-        report.furtherOwnersDenied?.forEach { stream.append($0) }
+        report.furtherOwnersDenied?.readEach { stream.append($0) }
         stream.finish(fields(report))
     }
 
