@@ -54,7 +54,7 @@ soak: ## the campaigns at full length (RUNS=N SEED=N)
 	@export BATCHSYNC_TEST_RUNS="$(or $(RUNS),1000)"; \
 	export BATCHSYNC_TEST_SEED="$(or $(SEED),$(shell date +%s))"; \
 	echo "soak: $$BATCHSYNC_TEST_RUNS runs; again with: make soak RUNS=$$BATCHSYNC_TEST_RUNS SEED=$$BATCHSYNC_TEST_SEED"; \
-	BATCHSYNC_BINARY="$(TEST_BINARY)" SWIFT="$(SWIFT)" scripts/run-tests.sh --jobs $(JOBS) $(TEST_FLAGS)
+	BATCHSYNC_TEST_MINUTES=100000 BATCHSYNC_BINARY="$(TEST_BINARY)" SWIFT="$(SWIFT)" scripts/run-tests.sh --jobs $(JOBS) $(TEST_FLAGS)
 
 .PHONY: model
 model: ## a model checker explores the protocol of writing and deleting (docs/protocol.md)

@@ -6,6 +6,7 @@
     big       four files of 1 GiB: text, random, a sparse disk image with pieces of real files,
               a database
     million   1,000,000 files of at most 64 bytes in 10,001 directories
+    small-N   as small, with N files: to try a measurement out
 
 A data set lies in DIRECTORY/NAME/tree and is made once; DIRECTORY/NAME/made.json says how. A change
 writes down first what it overwrites (DIRECTORY/NAME/undo), so that the tree can be put back and used
@@ -263,10 +264,13 @@ def make(directory, name, seed=SEED):
     shutil.rmtree(place, ignore_errors=True)
     os.makedirs(root)
     free = os.statvfs(place)
-    if free.f_bavail * free.f_frsize < FREE_BYTES[name]:
+    if free.f_bavail * free.f_frsize < FREE_BYTES.get(name, GIB):
         raise SystemExit(f"benchmarks: {place} has too little room to make '{name}'")
     if name == "small":
         make_many(root, seed, "small", 200198, 8001, 24, place)
+    elif name.startswith("small-") and name[6:].isdigit():
+        files = int(name[6:])
+        make_many(root, seed, "small", files, 1 + files // 25, 24, place)
     elif name == "million":
         make_many(root, seed, "million", 1000000, 10001, 12, place)
     elif name == "src":

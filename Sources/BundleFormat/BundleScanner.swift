@@ -9,6 +9,13 @@ package struct ScannedFrame: Sendable {
     package let members: [ScannedMember]
     /// The raw bytes, in which the chunks lie; valid until the scanner goes on.
     package let raw: ByteBuffer
+
+    /// Where a member stands in the raw bytes, from its headers to the end of its padding.
+    package func range(ofMember number: Int) -> Range<Int> {
+        func end(_ place: ChunkPlace) -> Int { Tar.padded(Int(place.offset) + Int(place.length)) }
+        let start = number == 0 ? 0 : end(members[number - 1].place)
+        return start..<end(members[number].place)
+    }
 }
 
 /// Reads a whole bundle as a stream, checks all of it, and says what is in it, down to each chunk's

@@ -62,6 +62,27 @@ package final class FrameBuilder: @unchecked Sendable {
             ChunkPlace(id: id, offset: UInt32(offset), length: UInt32(data.count)))
     }
 
+    /// Adds a member as it stands in the frame of another bundle, byte for byte, so that it keeps the
+    /// name that a person with `tar` reads.
+    ///
+    /// - Throws: `.limit` where the frame would become too large.
+    package func add(
+        copyOf number: Int, in frame: ScannedFrame
+    ) throws(BundleError) {
+        precondition(!endsArchive, "the archive has ended")
+        let range = frame.range(ofMember: number)
+        let place = frame.members[number].place
+        guard buffer.count + range.count <= BundleLimits.rawFrameBytes else {
+            throw BundleError(
+                .limit, "write", "chunk \(place.id.short)…",
+                "its frame would hold more than \(BundleLimits.rawFrameBytes) bytes")
+        }
+        let offset = buffer.count + Int(place.offset) - range.lowerBound
+        buffer.append(UnsafeRawBufferPointer(rebasing: frame.raw.bytes[range]))
+        chunks.append(
+            ChunkPlace(id: place.id, offset: UInt32(offset), length: place.length))
+    }
+
     /// Ends the tar archive: for the last frame of a bundle, where it is known to be that. A bundle
     /// whose last frame does not end the archive is ended by `BundleWriter`, with a frame of its
     /// own.

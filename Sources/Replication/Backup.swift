@@ -460,9 +460,7 @@ final class BackupRun {
         // What was seen counts for half the grace period; what it relies on cannot be deleted before
         // the whole of it is over.
         let seenAt = try check(need)
-        // Without a grace period no time would be left at all, and the fence alone is what holds.
-        let grace = Int64(repository.config.graceSeconds)
-        let deadline = grace == 0 ? Int64.max : seenAt + grace * 1_000_000_000
+        let deadline = CommitRule.deadline(lookedAt: seenAt, repository.config)
         let payload = snapshot.json
         let time = snapshot.time
         let name = try lifted { try repository.commit(time: time, payload, by: deadline) }
@@ -510,8 +508,7 @@ final class BackupRun {
                 .other, repository.bundleKey(id),
                 "is needed and not to be relied on; nothing was committed")
         }
-        let age = HostClock.monotonic - lookedAt
-        guard age > Int64(repository.config.graceSeconds) * 500_000_000 else { return lookedAt }
+        if CommitRule.isYoung(lookedAt: lookedAt, repository.config) { return lookedAt }
         let lookedAgainAt = HostClock.monotonic
         var damaged: [RepositoryError] = []
         let (fresh, listed) = try lifted {

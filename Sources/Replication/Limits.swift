@@ -35,6 +35,8 @@ package enum Limits {
     /// Modification this close to the last reading may have come after it (design: what "unchanged"
     /// means).
     static let racySeconds: Int64 = 2
+    /// Of a bundle that prune rewrites, read with one request.
+    static let rewriteStepBytes = 8 << 20
     /// Problems are stored in pieces of this size.
     static let problemPieceBytes = 256 << 10
 }

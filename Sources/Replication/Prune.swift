@@ -10,25 +10,29 @@ package import SnapshotRepository
 /// it cannot tell what is needed it deletes nothing and says why.
 package final class Prune {
     let repository: Repository
+    private let owner: OwnerOpening?
     let options: PruneOptions
     let monitor: any Monitor
     let cancellation: Cancellation
     let memory: PruneMemory
     var report = PruneReport()
 
+    /// - Parameter owner: The same repository being opened with its owner's identity, for who has
+    ///   opened it with the host key in the meantime.
     package init(
-        repository: Repository, options: PruneOptions, monitor: any Monitor,
-        cancellation: Cancellation
+        repository: Repository, owner: OwnerOpening? = nil, options: PruneOptions,
+        monitor: any Monitor, cancellation: Cancellation
     ) {
         self.repository = repository
+        self.owner = owner
         self.options = options
         self.monitor = monitor
         self.cancellation = cancellation
         memory = PruneMemory(repository)
     }
 
-    /// Whether this prune has condemned anything.
-    private var hasCondemned = false
+    /// Whether this prune has condemned anything, or made anything that is condemned unneeded.
+    var hasCondemned = false
 
     /// How often others may change what this one has looked at, before it leaves it to them.
     private static let attempts = 4
@@ -42,18 +46,30 @@ package final class Prune {
         while true {
             monitor.phase("reading the repository")
             let memory = memory
-            let view = try PruneView.take(repository, cancellation: cancellation) {
+            let budget = isSecondPass ? nil : options.rewrite
+            let canRead = repository.access.canReadContent || owner != nil
+            let view = try PruneView.take(
+                repository, asOneTable: budget != nil && canRead, cancellation: cancellation
+            ) {
                 memory.isOver($0)
             }
             try checkVanished(view)
             let plan = try plan(view)
-            if attempt == 1, !isSecondPass { describe(view, plan) }
+            var rewriting: PruneRewriting?
+            if let budget {
+                if canRead {
+                    rewriting = try planRewriting(view, plan, budget: budget)
+                } else {
+                    report.reclaimableAtMost = reclaimableAtMost(view, plan)
+                }
+            }
+            if attempt == 1, !isSecondPass { describe(view, plan, rewriting) }
             if options.dryRun {
-                report.requests = requests(view, plan)
+                report.requests = requests(view, plan, rewriting)
                 return report
             }
             do throws(PruneInterruption) {
-                try perform(view, plan)
+                try perform(view, plan, rewriting)
             } catch {
                 if case .failed(let failure) = error { throw failure }
                 attempt += 1
@@ -72,7 +88,7 @@ package final class Prune {
     }
 
     private func perform(
-        _ view: PruneView, _ plan: PrunePlan
+        _ view: PruneView, _ plan: PrunePlan, _ rewriting: PruneRewriting?
     ) throws(PruneInterruption) {
         // What is condemned is packed again by whoever needs it: not where nobody here can delete it.
         guard !repository.deniesDeleting() else {
@@ -82,7 +98,13 @@ package final class Prune {
         let look = PruneLook(view, repository: repository)
         try deletePhase(view, plan, look)
         try removeRecords(view, plan)
-        try condemnPhase(view, plan, look)
+        try condemnPhase(view, plan, rewriting, look)
+    }
+
+    /// The repository for who reads content.
+    func reader() throws(ReplicationError) -> Repository {
+        guard !repository.access.canReadContent, let owner else { return repository }
+        return try lifted { try owner.repository() }
     }
 
     // MARK: Looking
@@ -137,7 +159,9 @@ package final class Prune {
         }
     }
 
-    private func describe(_ view: PruneView, _ plan: PrunePlan) {
+    private func describe(
+        _ view: PruneView, _ plan: PrunePlan, _ rewriting: PruneRewriting?
+    ) {
         for (number, bundle) in view.state.bundles.enumerated() {
             guard let size = bundle.stored else { continue }
             report.stored.add(size)
@@ -158,6 +182,16 @@ package final class Prune {
             report.snapshotsRemoved = plan.snapshotsToRemove.map { view.snapshots[$0].id }
             report.indexMerged = plan.indexToMerge.count
             report.indexDeleted = plan.indexToDelete.count
+            if let rewrite = rewriting?.plan {
+                report.rewritten = rewrite.halfDead
+                report.merged = rewrite.merged
+                report.written.bundles = rewrite.groups.count
+                report.written.bytes = rewrite.writtenBytes
+                for number in rewrite.rewritten.members
+                where plan.verdicts[number] == .keep {
+                    report.condemned.add(view.state.bundles[number].stored ?? 0)
+                }
+            }
         }
         if !report.incomplete.isEmpty {
             report.notes.append(
@@ -167,27 +201,43 @@ package final class Prune {
     }
 
     /// Requests that the plan comes to, on a store that deletes a thousand objects at once.
-    private func requests(_ view: PruneView, _ plan: PrunePlan) -> Int {
+    private func requests(
+        _ view: PruneView, _ plan: PrunePlan, _ rewriting: PruneRewriting?
+    ) -> Int {
         var requests = 0
-        let deletions = plan.bundles(.delete).count
+        if let rewrite = rewriting?.plan, !rewrite.groups.isEmpty {
+            // Each old bundle is read in steps, each new one is put; the index, and a last look.
+            for number in rewrite.rewritten.members {
+                requests += (view.state.bundles[number].stored ?? 0) / Limits.rewriteStepBytes + 1
+            }
+            requests += rewrite.groups.count + 3
+        }
+        let deletions = plan.numbers(.delete).count
         if deletions > 0 || !plan.indexToDelete.isEmpty {
             // The announcement, a look at it, the last look, and the index between them.
             requests += 5 + 2 * view.index.count + (deletions + 999) / 1000
         }
         if !plan.snapshotsToRemove.isEmpty { requests += 2 }
         requests += 2 * plan.indexToMerge.count
-        if !plan.bundles(.condemn).isEmpty || !plan.indexToMerge.isEmpty { requests += 1 }
+        if !plan.numbers(.condemn).isEmpty || !plan.indexToMerge.isEmpty { requests += 1 }
         return requests
     }
 
     // MARK: Condemning
 
     private func condemnPhase(
-        _ view: PruneView, _ plan: PrunePlan, _ look: PruneLook
+        _ view: PruneView, _ plan: PrunePlan, _ rewriting: PruneRewriting?, _ look: PruneLook
     ) throws(PruneInterruption) {
+        var doomed = plan.numbers(.condemn)
+        if let rewriting {
+            // Some of it is condemned already, and goes when that is due.
+            doomed += try rewrite(view, rewriting, look).filter {
+                !plan.bundles.condemned.contains($0)
+            }
+        }
         let merged = try mergeIndex(view, plan, look)
-        try condemn(plan.bundles(.condemn).map { view.state.bundles[$0].id }, index: merged)
-        for number in plan.bundles(.condemn) {
+        try condemn(doomed.map { view.state.bundles[$0].id }, index: merged)
+        for number in doomed {
             if let size = view.state.bundles[number].stored { report.condemned.add(size) }
         }
     }
@@ -253,6 +303,8 @@ final class PruneLook {
         lookedAt = view.lookedAt
         condemned = Set(view.condemned.map(\.name))
     }
+
+    func knows(_ record: RecordName) -> Bool { condemned.contains(record) }
 
     /// This prune has put a record itself.
     func add(_ record: RecordName) { condemned.insert(record) }

@@ -1,32 +1,34 @@
 import SnapshotModel
 import SnapshotRepository
 
-/// What prune does to the index: new objects first, and only then the old ones go.
-extension Prune {
+/// Puts lines as index objects and remembers their names.
+struct PruneIndexWriter {
     /// Raw bytes at which a new index object closes: a reader holds one in memory.
-    private static let recordBytes = 32 << 20
+    static let recordBytes = 32 << 20
 
-    /// Puts lines as index objects and remembers their names.
-    private struct Writer {
-        let repository: Repository
-        let look: PruneLook
-        var names: Set<RecordName> = []
+    let repository: Repository
+    let look: PruneLook
+    private(set) var names: Set<RecordName> = []
 
-        mutating func put(
-            _ lines: ByteBuffer, ifLonger limit: Int = 0
-        ) throws(PruneInterruption) {
-            guard lines.count > limit else { return }
-            try look.confirm()
-            do throws(RepositoryError) {
-                names.insert(
-                    try repository.putRecord(.index, time: nil, payload: lines.bytes))
-            } catch {
-                throw .failed(ReplicationError(error))
-            }
-            lines.removeAll()
-        }
+    init(repository: Repository, look: PruneLook) {
+        self.repository = repository
+        self.look = look
     }
 
+    mutating func put(_ lines: ByteBuffer, ifLonger limit: Int = 0) throws(PruneInterruption) {
+        guard lines.count > limit else { return }
+        try look.confirm()
+        do throws(RepositoryError) {
+            names.insert(try repository.putRecord(.index, time: nil, payload: lines.bytes))
+        } catch {
+            throw .failed(ReplicationError(error))
+        }
+        lines.removeAll()
+    }
+}
+
+/// What prune does to the index: new objects first, and only then the old ones go.
+extension Prune {
     private func payload(_ name: RecordName) throws(PruneInterruption) -> [UInt8] {
         do throws(RepositoryError) {
             return try repository.readRecord(name)
@@ -45,11 +47,8 @@ extension Prune {
     ) throws(PruneInterruption) -> Set<RecordName> {
         let dropped = Set(plan.doomed.members.map { view.state.bundles[$0].id })
         let replaced = Set(plan.indexToDelete)
-        // A snapshot that lacks what is deleted keeps its lines: they tell that, and what else it
-        // needs.
-        var copy = IndexCopy(
-            dropping: dropped, keepingLinesOf: Set(view.snapshots.flatMap(\.topIDs)))
-        var writer = Writer(repository: repository, look: look)
+        var copy = IndexCopy(dropping: dropped, keepingLinesOf: telling(view, plan))
+        var writer = PruneIndexWriter(repository: repository, look: look)
         var old: [RecordName] = []
         for item in view.index {
             try check()
@@ -65,15 +64,27 @@ extension Prune {
             let isYoung = item.modified.map { !view.state.isPast($0) } ?? false
             try add(payload, item.name, to: &copy, keepsSegments: isYoung)
             old.append(item.name)
-            try writer.put(copy.lines, ifLonger: Self.recordBytes)
+            try writer.put(copy.lines, ifLonger: PruneIndexWriter.recordBytes)
         }
         try writer.put(copy.lines)
         report.indexWritten += writer.names.count
         try check()
-        // Without encryption equal lines make an equal record.
-        let gone = delete(old.filter { !writer.names.contains($0) })
+        let gone = delete(old)
         report.indexDeleted += gone.count
         return writer.names
+    }
+
+    /// A snapshot that lacks what is deleted keeps its lines: they tell that, and what else it needs.
+    /// Where another line does without what is deleted, that one tells enough.
+    private func telling(_ view: PruneView, _ plan: PrunePlan) -> Set<ChunkID> {
+        var kept: Set<ChunkID> = []
+        for id in view.snapshots.flatMap(\.topIDs) where !kept.contains(id) {
+            let lasts = view.needs.lines(ofSegment: id).contains {
+                $0.allSatisfy { !plan.doomed.contains($0) && plan.bundles.isThere.contains($0) }
+            }
+            if !lasts { kept.insert(id) }
+        }
+        return kept
     }
 
     private func add(
@@ -103,7 +114,7 @@ extension Prune {
             for bundle in record.bundles { condemned.insert(view.state.bundles[bundle].id) }
         }
         var copy = IndexCopy()
-        var writer = Writer(repository: repository, look: look)
+        var writer = PruneIndexWriter(repository: repository, look: look)
         var merged: [RecordName] = []
         for item in view.index where wanted.contains(item.name.id) {
             try check()
@@ -113,12 +124,11 @@ extension Prune {
             guard names.bundles.isDisjoint(with: condemned) else { continue }
             try add(payload, item.name, to: &copy)
             merged.append(item.name)
-            try writer.put(copy.lines, ifLonger: Self.recordBytes)
+            try writer.put(copy.lines, ifLonger: PruneIndexWriter.recordBytes)
         }
         try writer.put(copy.lines)
-        let old = merged.filter { !writer.names.contains($0) }
-        report.indexMerged += old.count
+        report.indexMerged += merged.count
         report.indexWritten += writer.names.count
-        return old.map(\.id)
+        return merged.map(\.id)
     }
 }

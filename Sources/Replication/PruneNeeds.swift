@@ -16,6 +16,12 @@ package struct BundleSet: Sendable, Equatable {
         for index in words.indices { words[index] |= other.words[index] }
     }
 
+    package func subtracting(_ other: BundleSet) -> BundleSet {
+        var result = self
+        for index in words.indices { result.words[index] &= ~other.words[index] }
+        return result
+    }
+
     package var members: [Int] { (0..<capacity).filter { contains($0) } }
 }
 
@@ -51,15 +57,30 @@ package struct PruneNeeds: Sendable {
     /// What is lacked although the index describes it and nobody has condemned it: damage.
     package private(set) var damage: [(snapshot: Int, bundle: Int)] = []
 
-    /// - Parameters:
-    ///   - isThere: Bundles that the store lists at the length which the index states.
-    ///   - condemned: By any record at all.
-    ///   - isDescribed: Whether the index tells what is in a bundle.
+    /// What is known of each bundle.
+    package struct Bundles: Sendable {
+        /// Listed by the store, whatever its length.
+        package var listed: BundleSet
+        /// Listed at the length that the index states.
+        package var isThere: BundleSet
+        /// Described by the index.
+        package var described: BundleSet
+        /// By any record at all.
+        package var condemned: BundleSet
+
+        package init(capacity: Int) {
+            listed = BundleSet(capacity: capacity)
+            isThere = listed
+            described = listed
+            condemned = listed
+        }
+    }
+
     package init(
         of snapshots: some Sequence<Int>, count: Int, source: some SnapshotNeedSource,
-        isThere: BundleSet, condemned: BundleSet, isDescribed: (Int) -> Bool
+        bundles: Bundles
     ) {
-        needed = BundleSet(capacity: isThere.capacity)
+        needed = BundleSet(capacity: bundles.isThere.capacity)
         wholeness = [Wholeness?](repeating: nil, count: count)
         var known = [(wholeness: Wholeness, damaged: Int?)?](repeating: nil, count: source.topCount)
         for snapshot in snapshots {
@@ -71,8 +92,7 @@ package struct PruneNeeds: Sendable {
                 } else {
                     let (holders, lines) = source.top(top)
                     outcome = Self.choose(
-                        holders: holders, lines: lines, isThere: isThere, condemned: condemned,
-                        isDescribed: isDescribed, &needed)
+                        holders: holders, lines: lines, bundles, &needed)
                     known[top] = outcome
                 }
                 if let bundle = outcome.damaged { damage.append((snapshot, bundle)) }
@@ -87,18 +107,26 @@ package struct PruneNeeds: Sendable {
     }
 
     private static func choose(
-        holders: [Int], lines: [[Int]], isThere: BundleSet, condemned: BundleSet,
-        isDescribed: (Int) -> Bool, _ needed: inout BundleSet
+        holders: [Int], lines: [[Int]], _ known: Bundles, _ needed: inout BundleSet
     ) -> (wholeness: Wholeness, damaged: Int?) {
         guard !holders.isEmpty, !lines.isEmpty else {
-            for bundle in holders + lines.joined() where isThere.contains(bundle) {
+            for bundle in holders + lines.joined() where known.listed.contains(bundle) {
                 needed.insert(bundle)
             }
             return (.untold, nil)
         }
-        func isWhole(_ bundles: [Int]) -> Bool { bundles.allSatisfy { isThere.contains($0) } }
+        func isWhole(_ bundles: [Int]) -> Bool { bundles.allSatisfy { known.isThere.contains($0) } }
         func isUsable(_ bundles: [Int]) -> Bool {
-            bundles.allSatisfy { isThere.contains($0) && !condemned.contains($0) }
+            bundles.allSatisfy { known.isThere.contains($0) && !known.condemned.contains($0) }
+        }
+        /// Whether nothing is wrong with these but that the index does not describe one. Of what is
+        /// condemned a delete phase has dropped the lines.
+        func isUntold(_ bundles: [Int]) -> Bool {
+            bundles.allSatisfy {
+                known.isThere.contains($0)
+                    || known.listed.contains($0) && !known.described.contains($0)
+                        && !known.condemned.contains($0)
+            }
         }
         var wholeness = Wholeness.whole
         var damaged: Int?
@@ -108,15 +136,20 @@ package struct PruneNeeds: Sendable {
                 continue
             }
             // None that may stand alone: what is left of all of them is kept.
-            for bundle in alternatives.joined() where isThere.contains(bundle) {
+            for bundle in alternatives.joined() where known.listed.contains(bundle) {
                 needed.insert(bundle)
             }
             guard !alternatives.contains(where: isWhole) else { continue }
-            wholeness = .lacking
+            if alternatives.contains(where: isUntold) {
+                wholeness = .untold
+                continue
+            }
+            if wholeness == .whole { wholeness = .lacking }
             // Lost without anybody's having meant to delete it, in each alternative.
             let lost = alternatives.map { bundles in
                 bundles.first {
-                    !isThere.contains($0) && isDescribed($0) && !condemned.contains($0)
+                    !known.isThere.contains($0) && known.described.contains($0)
+                        && !known.condemned.contains($0)
                 }
             }
             if lost.allSatisfy({ $0 != nil }) { damaged = lost.first ?? nil }

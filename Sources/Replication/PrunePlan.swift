@@ -36,8 +36,12 @@ package struct PrunePlan: Sendable {
     package private(set) var snapshotsCounted: [Int] = []
     /// Snapshots that lack what prune has deleted, or what no index object tells of any more.
     package private(set) var incomplete: [Int] = []
-    /// Needed by a snapshot that is listed, by number.
+    /// All that counted and are not whole, the forgotten among them; by number.
+    package private(set) var lacking: [Int] = []
+    /// Needed by a snapshot that counts, by number.
     package let needed: BundleSet
+    /// What was known of each bundle.
+    package let bundles: PruneNeeds.Bundles
     /// When the first of what waits may be deleted, by the store's clock.
     package private(set) var waitingUntil: Int64?
 
@@ -54,22 +58,25 @@ package struct PrunePlan: Sendable {
         _ state: PruneState, needs source: some SnapshotNeedSource
     ) throws(Refusal) {
         let count = state.bundles.count
-        var condemned = BundleSet(capacity: count)
-        for record in state.condemned { for bundle in record.bundles { condemned.insert(bundle) } }
-        var isThere = BundleSet(capacity: count)
-        for (number, bundle) in state.bundles.enumerated() {
-            guard let stored = bundle.stored else { continue }
-            if bundle.described == nil || bundle.described == stored { isThere.insert(number) }
+        var known = PruneNeeds.Bundles(capacity: count)
+        for record in state.condemned {
+            for bundle in record.bundles { known.condemned.insert(bundle) }
         }
-        let isDescribed = { (number: Int) in state.bundles[number].described != nil }
+        for (number, bundle) in state.bundles.enumerated() {
+            if bundle.stored != nil { known.listed.insert(number) }
+            guard let described = bundle.described else { continue }
+            known.described.insert(number)
+            if bundle.stored == described { known.isThere.insert(number) }
+        }
+        bundles = known
         let counted = state.snapshots.indices.filter { state.counts(state.snapshots[$0]) }
         let needs = PruneNeeds(
-            of: counted, count: state.snapshots.count, source: source, isThere: isThere,
-            condemned: condemned, isDescribed: isDescribed)
+            of: counted, count: state.snapshots.count, source: source, bundles: known)
         for number in counted where state.snapshots[number].forgotten == nil {
             if needs.wholeness[number] == .untold { throw .untold(snapshot: number) }
             if needs.wholeness[number] == .lacking { incomplete.append(number) }
         }
+        lacking = counted.filter { needs.wholeness[$0] != .whole }
         if let damage = needs.damage.first(where: {
             state.snapshots[$0.snapshot].forgotten == nil
         }) {
@@ -82,7 +89,7 @@ package struct PrunePlan: Sendable {
         doomed = BundleSet(capacity: count)
         var kept = needs.needed
         kept.formUnion(state.leased)
-        judgeUncondemned(state, kept: kept, condemned: condemned)
+        judgeUncondemned(state, kept: kept, condemned: known.condemned)
 
         // What another phase may be deleting is protected only by snapshots that it had seen, too.
         var protection: [Set<String>: BundleSet] = [[]: kept]
@@ -95,8 +102,7 @@ package struct PrunePlan: Sendable {
                     phases.allSatisfy { $0.snapshots.contains(state.snapshots[number].id) }
                 }
                 var kept = PruneNeeds(
-                    of: agreed, count: state.snapshots.count, source: source, isThere: isThere,
-                    condemned: condemned, isDescribed: isDescribed
+                    of: agreed, count: state.snapshots.count, source: source, bundles: known
                 ).needed
                 kept.formUnion(state.leased)
                 protection[names] = kept
@@ -168,7 +174,7 @@ package struct PrunePlan: Sendable {
     }
 
     /// Bundles with this verdict, ascending.
-    package func bundles(_ verdict: Verdict) -> [Int] {
+    package func numbers(_ verdict: Verdict) -> [Int] {
         verdicts.indices.filter { verdicts[$0] == verdict }
     }
 }

@@ -1,3 +1,4 @@
+import BundleFormat
 package import SnapshotModel
 
 /// How prune is to go about it.
@@ -5,6 +6,11 @@ package struct PruneOptions: Sendable {
     package var host: String
     /// Only look and decide.
     package var dryRun = false
+    /// How much may be written anew to free what is dead in bundles of which a snapshot needs a
+    /// part; nil to leave them alone. An owner's identity is needed for more than an estimate.
+    package var rewrite: RewriteBudget?
+    /// Of what is written anew.
+    package var compressionLevel = BundleLimits.defaultLevel
 
     package init(host: String) { self.host = host }
 }
@@ -44,6 +50,20 @@ package struct PruneReport: Sendable {
     package var held = PruneTally()
     /// Needed by nobody, and too young to tell.
     package var young = PruneTally()
+    /// Rewritten because too much of them is dead, and because they are small and many; condemned
+    /// ones, too.
+    package var rewritten = PruneTally()
+    package var merged = PruneTally()
+    /// New bundles.
+    package var written = PruneTally()
+    /// Bytes that nobody needs, in bundles of which a snapshot needs a part: before, and with what
+    /// is rewritten. Nil where only an owner could tell.
+    package var unused: Int?
+    package var unusedLeft: Int?
+    /// What an owner could give back at most, where no identity is at hand.
+    package var reclaimableAtMost: Int?
+    /// A manifest is damaged, so that nothing was rewritten.
+    package var foundDamage = false
     /// Index objects that became fewer, and into how many.
     package var indexMerged = 0
     package var indexWritten = 0

@@ -11,12 +11,17 @@ package struct PruneState: Sendable {
         package var described: Int?
         /// When it came, by the store's clock; nil where the listing does not tell.
         package var modified: Int64?
+        /// Pieces of manifests, not of files.
+        package var isManifest: Bool
 
-        package init(id: BundleID, stored: Int?, described: Int?, modified: Int64?) {
+        package init(
+            id: BundleID, stored: Int?, described: Int?, modified: Int64?, isManifest: Bool = false
+        ) {
             self.id = id
             self.stored = stored
             self.described = described
             self.modified = modified
+            self.isManifest = isManifest
         }
     }
 

@@ -1,3 +1,4 @@
+import BundleFormat
 import SnapshotModel
 import SnapshotRepository
 
@@ -19,6 +20,8 @@ struct PruneView {
     let state: PruneState
     /// By the numbers of `state.snapshots`.
     let snapshots: [Snapshot]
+    /// When each of them was committed, by the store's clock, where that tells.
+    let committed: [Int64?]
     let condemned: [CondemnedRecord]
     let forgotten: [ForgottenRecord]
     let runs: [Run]
@@ -32,15 +35,18 @@ struct PruneView {
     /// How often a look begins anew where something it had listed has vanished.
     private static let attempts = 5
 
-    /// - Parameter isOver: Whether the delete phase that a record tells of is known to be over.
+    /// - Parameters:
+    ///   - asOneTable: For who goes through the whole index: `ChunkIndex.load`.
+    ///   - isOver: Whether the delete phase that a record tells of is known to be over.
     static func take(
-        _ repository: Repository, cancellation: Cancellation, isOver: (RecordName) -> Bool
+        _ repository: Repository, asOneTable: Bool = false, cancellation: Cancellation,
+        isOver: (RecordName) -> Bool
     ) throws(ReplicationError) -> PruneView {
         var attempt = 1
         while true {
             try cancellation.check()
             do throws(RepositoryError) {
-                return try PruneView(repository, isOver: isOver)
+                return try PruneView(repository, asOneTable: asOneTable, isOver: isOver)
             } catch {
                 // Somebody else has deleted between the listing and the reading.
                 guard error.isMissing, attempt < attempts else { throw stopped(error) }
@@ -57,7 +63,7 @@ struct PruneView {
     }
 
     private init(
-        _ repository: Repository, isOver: (RecordName) -> Bool
+        _ repository: Repository, asOneTable: Bool, isOver: (RecordName) -> Bool
     ) throws(RepositoryError) {
         lookedAt = HostClock.monotonic
         let now = try repository.storeTime()
@@ -84,7 +90,9 @@ struct PruneView {
                     since: item.modified ?? item.name.time?.seconds ?? now))
         }
         var snapshots: [Snapshot] = []
+        var committed: [Int64?] = []
         for item in try repository.listRecords(.snapshot) {
+            committed.append(item.modified)
             let value = try repository.readJSON(item.name)
             snapshots.append(
                 try Snapshot(
@@ -99,7 +107,8 @@ struct PruneView {
                 .storage, "forgotten/", "a record has vanished", isMissing: true)
         }
         let indexListing = try repository.look(nil, at: .index)
-        let index = try ChunkIndex.load(repository, in: indexListing)
+        let index = try ChunkIndex.load(
+            repository, in: indexListing, asOneTable: asOneTable)
         if let first = index.damaged.first { throw first }
         guard Set(index.records) == Set(indexListing.names(.index).map(\.id)) else {
             throw RepositoryError(.storage, "index/", "a record has vanished", isMissing: true)
@@ -119,7 +128,8 @@ struct PruneView {
             let id = needs.bundles[number]
             return PruneState.Bundle(
                 id: id, stored: listed[id]?.size, described: needs.described[number]?.size,
-                modified: listed[id]?.modified)
+                modified: listed[id]?.modified,
+                isManifest: needs.described[number]?.kind == .manifest)
         }
         var leased = BundleSet(capacity: bundles.count)
         for run in living {
@@ -149,6 +159,7 @@ struct PruneView {
             },
             now: now, graceSeconds: Int64(repository.config.graceSeconds))
         self.snapshots = snapshots
+        self.committed = committed
         self.condemned = condemned
         self.forgotten = forgotten
         self.runs = runs

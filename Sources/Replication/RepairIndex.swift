@@ -96,9 +96,8 @@ package final class RepairIndex {
         report.harmedPathCount = segments.harmedPathCount
 
         monitor.phase("index")
-        // Without encryption equal lines make an equal record, which is the old one.
         let written = writer.records
-        for name in old where !written.contains(name) {
+        for name in old {
             try lifted { try repository.deleteRecord(name) }
             report.recordsRemoved += 1
         }

@@ -68,14 +68,17 @@ struct SnapshotCopy {
         let copied = try copyBundles(need.bundles, &look)
         try copyLines(snapshot, need.bundles, &look)
         try cancellation.check()
-        let grace = Int64(target.config.graceSeconds)
-        guard HostClock.monotonic - look.lookedAt <= grace * 500_000_000 else {
+        // Without a grace period every look is too old, and the fence alone is what holds.
+        guard
+            target.config.graceSeconds == 0
+                || CommitRule.isYoung(lookedAt: look.lookedAt, target.config)
+        else {
             // What was seen is too old to rely on: look again, and copy what has gone meanwhile.
             look = try lifted { try StoreLook(target) }
             return try bring(snapshot, &look)
         }
         let (from, to) = (source, target)
-        let deadline = look.lookedAt + grace * 1_000_000_000
+        let deadline = CommitRule.deadline(lookedAt: look.lookedAt, target.config)
         try lifted { try to.takeRecord(name, from: from, by: deadline) }
         return copied
     }

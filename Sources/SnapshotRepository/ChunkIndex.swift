@@ -53,19 +53,25 @@ package final class ChunkIndex: Sendable {
     /// Loads the index. Where `condemned` is given, bundles it names are not offered for reuse;
     /// where `listed` is given, only bundles that the store lists at the indexed length are.
     ///
-    /// - Parameter listing: The look at the store to go by; a fresh one where there is none.
+    /// - Parameters:
+    ///   - listing: The look at the store to go by; a fresh one where there is none.
+    ///   - asOneTable: For who goes through all of it: every chunk's places stand side by side then.
     package static func load(
         _ repository: Repository, in listing: RecordListing? = nil,
-        condemned: CondemnedView = CondemnedView(), listed: [BundleID: Int]? = nil
+        condemned: CondemnedView = CondemnedView(), listed: [BundleID: Int]? = nil,
+        asOneTable: Bool = false
     ) throws(RepositoryError) -> ChunkIndex {
         var listing = listing
+        let limit = asOneTable ? 1 : mergeAbove
         for _ in 0..<looksMaximum {
-            let index = try attempt(repository, in: listing, condemned: condemned, listed: listed)
+            let index = try attempt(
+                repository, in: listing, condemned: condemned, listed: listed, tables: limit)
             // A record that was listed and has gone was replaced by another one meanwhile.
             guard index.damaged.contains(where: \.isMissing) else { return index }
             listing = nil
         }
-        return try attempt(repository, in: nil, condemned: condemned, listed: listed)
+        return try attempt(
+            repository, in: nil, condemned: condemned, listed: listed, tables: limit)
     }
 
     /// How often the records are listed again where some of them have vanished since.
@@ -73,7 +79,7 @@ package final class ChunkIndex: Sendable {
 
     private static func attempt(
         _ repository: Repository, in listing: RecordListing?, condemned: CondemnedView,
-        listed: [BundleID: Int]?
+        listed: [BundleID: Int]?, tables limit: Int
     ) throws(RepositoryError) -> ChunkIndex {
         let records = try repository.look(listing, at: .index).names(.index)
         let wanted = Set(records.map(\.id))
@@ -120,12 +126,16 @@ package final class ChunkIndex: Sendable {
                 damaged.append(error)
             }
         }
-        if tables.count > mergeAbove {
+        if tables.count > limit {
             let path = folder + "/merged-\(UInt64.random(in: 0 ... .max)).table"
             try IndexTable.merge(tables, to: path)
             if let merged = IndexTable(path: path, verifying: false) {
                 for old in paths { LocalFile.remove(old) }
                 tables = [merged]
+            } else if limit == 1 {
+                throw RepositoryError(
+                    .local, path, "was written and cannot be read back",
+                    remedy: "check the disk of the cache")
             }
         }
         let usable = tables.map { table in

@@ -11,6 +11,9 @@ package final class IndexedNeeds: Sendable {
     package let described: [IndexedBundle?]
     /// For each table and bundle row, its number.
     private let numbers: [[UInt32]]
+    /// By number: the row that describes the bundle in the first table that does, or the largest
+    /// number there is.
+    private let describedRows: [UInt32]
 
     /// - Parameter others: Bundles that get a number although the index may not know them.
     package init(_ index: ChunkIndex, and others: some Sequence<BundleID>) {
@@ -25,6 +28,7 @@ package final class IndexedNeeds: Sendable {
         for id in ids where unique.last != id { unique.append(id) }
         bundles = unique
         var described = [IndexedBundle?](repeating: nil, count: unique.count)
+        var describedRows = [UInt32](repeating: .max, count: unique.count)
         var numbers: [[UInt32]] = []
         for table in index.tables {
             var rows: [UInt32] = []
@@ -32,11 +36,15 @@ package final class IndexedNeeds: Sendable {
                 let (bundle, frames) = table.bundle(row)
                 let number = Self.search(bundle.id, in: unique) ?? 0
                 rows.append(UInt32(number))
-                if !frames.isEmpty, described[number] == nil { described[number] = bundle }
+                if !frames.isEmpty, described[number] == nil {
+                    described[number] = bundle
+                    describedRows[number] = UInt32(row)
+                }
             }
             numbers.append(rows)
         }
         self.described = described
+        self.describedRows = describedRows
         self.numbers = numbers
     }
 
@@ -51,6 +59,14 @@ package final class IndexedNeeds: Sendable {
     }
 
     package func number(_ id: BundleID) -> Int? { Self.search(id, in: bundles) }
+
+    /// The number of a bundle row of the only table.
+    func number(ofRow row: Int) -> Int { Int(numbers[0][row]) }
+
+    /// The row of the only table that describes a bundle.
+    func row(ofBundle number: Int) -> Int? {
+        describedRows[number] == .max ? nil : Int(describedRows[number])
+    }
 
     /// The bundles that hold a chunk, ascending.
     package func holders(_ id: ChunkID) -> [Int] {

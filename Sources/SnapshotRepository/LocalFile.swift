@@ -214,6 +214,11 @@ package struct HostDirectories: Sendable {
         try? LocalFile.write(Array((location + "\n").utf8), to: path)
     }
 
+    /// Whether this host knows a second store of the repository.
+    func knowsReplica(_ repository: RepositoryID) -> Bool {
+        !LocalFile.names(in: "\(statePath(repository))/replicas").isEmpty
+    }
+
     /// What is appended to the folders of a repository for the store at `location`: nothing, unless
     /// it was noted as a second one.
     func replicaFolder(_ repository: RepositoryID, at location: String) -> String {

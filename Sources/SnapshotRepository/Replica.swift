@@ -30,6 +30,9 @@ extension Repository {
         return replica
     }
 
+    /// Whether the repository lies on several stores, as far as this host knows.
+    package var hasReplicas: Bool { directories.knowsReplica(id) }
+
     private func keyObjects() throws(RepositoryError) -> [ObjectKey] {
         try stored { () throws(StorageError) in try store.list(prefix: RepositoryLayout.keys) }
             .map(\.key)

@@ -370,6 +370,10 @@ package final class Repository: Sendable {
                 Authentication.mac(host.macKey(type.rawValue), [$0, payload])
             }
             header += ",\"mac\":\"\(Hex.text(mac))\""
+        } else if type.isLines {
+            // Sealing makes each name new. Without it equal lines would bring back the name of an
+            // index object that prune has condemned.
+            header += ",\"salt\":\"\(Hex.text(Authentication.randomBytes(16)))\""
         }
         header += "}\n"
         let plain = ByteBuffer(capacity: header.utf8.count + payload.count)
@@ -489,7 +493,7 @@ package final class Repository: Sendable {
                 "was written in format \(version), this release reads up to \(RepositoryConfig.formatVersion)",
                 remedy: "use a newer release of batchsync")
         }
-        try Self.checkCritical(header, known: ["batchsync", "kind", "repository", "mac"], key)
+        try Self.checkCritical(header, known: ["batchsync", "kind", "repository", "mac", "salt"], key)
         guard header["kind"]?.string == name.type.rawValue,
             header["repository"]?.string == config.repository.description
         else {

@@ -59,7 +59,7 @@ package struct RepositoryError: Error, Sendable, CustomStringConvertible {
             isMissing: error.kind == .notFound)
     }
 
-    static func damaged(_ subject: String, _ message: String) -> RepositoryError {
+    package static func damaged(_ subject: String, _ message: String) -> RepositoryError {
         RepositoryError(
             .damaged, subject, message,
             remedy: "run 'batchsync verify' to see which snapshots this affects")

@@ -84,7 +84,9 @@ package struct CondemnedView: Sendable {
             do {
                 value = try repository.readJSON(name)
             } catch {
-                damaged.append(error)
+                // Records go last: what this one named has gone, and whoever lists bundles after
+                // this look misses it there.
+                if !error.isMissing { damaged.append(error) }
                 continue
             }
             switch value["state"]?.string {

@@ -182,13 +182,13 @@ package struct SnapshotCatalog: Sendable {
 extension ChunkIndex {
     /// Whether a snapshot can no longer be whole once `gone` has gone: a top node lies in nothing
     /// else, or each of its lines names some of it (format.md section 11). One line without is
-    /// enough.
+    /// enough. Where there is none at all, prune has taken what there was out of the index.
     func lacks(_ snapshot: Snapshot, without gone: Set<BundleID>) -> Bool {
         for id in snapshot.topIDs {
-            let holders = locations(id)
-            if !holders.isEmpty, holders.allSatisfy({ gone.contains($0.bundle) }) { return true }
-            let lines = alternatives(ofSegment: id)
-            if !lines.isEmpty, lines.allSatisfy({ !gone.isDisjoint(with: $0) }) { return true }
+            if locations(id).allSatisfy({ gone.contains($0.bundle) }) { return true }
+            if alternatives(ofSegment: id).allSatisfy({ !gone.isDisjoint(with: $0) }) {
+                return true
+            }
         }
         return false
     }

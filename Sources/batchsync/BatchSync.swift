@@ -155,7 +155,9 @@ struct BatchSync: ParsableCommand {
         HostPlaces.end()
         Console.shared.progress("")
         Console.shared.flush()
-        Glibc.exit(status.rawValue)
+        // Not `exit`: what the C libraries tear down there may be in use by a thread that still
+        // waits for a server.
+        Glibc._exit(status.rawValue)
     }
 }
 

@@ -59,7 +59,14 @@ struct CommandFixture {
         var none = sigset_t()
         sigemptyset(&none)
         posix_spawnattr_setsigmask(&attributes, &none)
-        posix_spawnattr_setflags(&attributes, Int16(POSIX_SPAWN_SETSIGMASK))
+        // Whoever runs the tests may ignore signals, as a shell does for its jobs in the background
+        // and nohup for what it starts. The command heeds that, and would then never end.
+        var usual = sigset_t()
+        sigemptyset(&usual)
+        for number in [SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGPIPE] { sigaddset(&usual, number) }
+        posix_spawnattr_setsigdefault(&attributes, &usual)
+        posix_spawnattr_setflags(
+            &attributes, Int16(POSIX_SPAWN_SETSIGMASK | POSIX_SPAWN_SETSIGDEF))
         let arguments = ["sh", "-c", "cd '\(directory.path)' || exit 99\n\(line)"]
         let words = arguments.map { (word: String) in strdup(word) }
         let values = environment.map { (value: String) in strdup(value) }

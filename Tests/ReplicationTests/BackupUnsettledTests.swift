@@ -71,7 +71,7 @@ struct BackupUnsettledTests {
 
     @Test(
         "A file that grows all the time is kept with a mark, named, and read again the next time",
-        .timeLimit(.minutes(2)))
+        .timeLimit(.minutes(60)))
     func growing() throws {
         let world = try World(sourceInMemory: true)
         let start = [UInt8](repeating: 0x42, count: Self.unsettledBytes)
@@ -99,7 +99,7 @@ struct BackupUnsettledTests {
 
     @Test(
         "A file that shrinks while it is read is kept as far as it was there",
-        .timeLimit(.minutes(2)))
+        .timeLimit(.minutes(60)))
     func shrinking() throws {
         let world = try World(sourceInMemory: true)
         world.source.put([UInt8](repeating: 0x41, count: Self.unsettledBytes), "database")

@@ -161,7 +161,7 @@ struct TreeLife {
 struct ChangeSequenceTests {
     @Test(
         "Every generation restores equal to what the tree was, whatever happened in between",
-        .timeLimit(.minutes(30)), arguments: Campaign.seeds(share: 8, soakDividedBy: 2))
+        .timeLimit(.minutes(60)), arguments: Campaign.seeds(share: 8, soakDividedBy: 2))
     func life(seed: UInt64) throws {
         var choice = SeededGenerator(seed: seed &* 31 &+ 7)
         let world = try World(isEncrypted: seed % 4 != 0)

@@ -63,7 +63,7 @@ struct CrashTests {
 
     @Test(
         "Whichever call it is, earlier snapshots are whole, and the next run completes and stores nothing twice",
-        .timeLimit(.minutes(10)), arguments: Ending.allCases, [false, true])
+        .timeLimit(.minutes(60)), arguments: Ending.allCases, [false, true])
     func everyOperation(ending: Ending, second: Bool) throws {
         for checkpoints in [false, true] {
             // How many calls a run makes that nobody disturbs.
@@ -106,7 +106,7 @@ struct CrashTests {
 
     @Test(
         "A run of several bundles that dies is taken up: what was stored is not stored again",
-        .timeLimit(.minutes(20)), arguments: Campaign.seeds(share: 1, soakDividedBy: 100))
+        .timeLimit(.minutes(60)), arguments: Campaign.seeds(share: 1, soakDividedBy: 100))
     func severalBundles(seed: UInt64) throws {
         // Incompressible, more than two bundles of 64 MiB.
         let bytes = 24 << 20
@@ -151,7 +151,7 @@ struct CrashTests {
         }
     }
 
-    @Test("What a checkpoint covers is not read again after a death", .timeLimit(.minutes(5)))
+    @Test("What a checkpoint covers is not read again after a death", .timeLimit(.minutes(60)))
     func resumedReading() throws {
         let world = try World(sourceInMemory: true)
         let (count, bytes) = (40, 4 << 20)

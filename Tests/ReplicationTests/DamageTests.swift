@@ -113,7 +113,7 @@ struct DamageCampaignTests {
 
     @Test(
         "It is named or healed, never silently wrong, and undamaged snapshots stay whole",
-        .timeLimit(.minutes(5)), arguments: Place.allCases, Damage.allCases)
+        .timeLimit(.minutes(60)), arguments: Place.allCases, Damage.allCases)
     func matrix(place: Place, damage: Damage) throws {
         for action in Action.allCases {
             let what = "\(damage) of \(place), then \(action)"

@@ -10,7 +10,7 @@ import Testing
 struct ManyHostsTests {
     @Test(
         "Backups at once all become whole snapshots, night after night",
-        .timeLimit(.minutes(20)), arguments: Campaign.seeds(share: 3, soakDividedBy: 20),
+        .timeLimit(.minutes(60)), arguments: Campaign.seeds(share: 3, soakDividedBy: 20),
         [false, true])
     func atOnce(seed: UInt64, inDirectory: Bool) throws {
         let directory = TemporaryDirectory.inMemory()

@@ -118,7 +118,7 @@ struct PowerLossBackupTests {
     }
 
     @Test(
-        "Without any one of the synchronisations something would be lost", .timeLimit(.minutes(10)))
+        "Without any one of the synchronisations something would be lost", .timeLimit(.minutes(60)))
     func everySynchronisationIsNeeded() throws {
         let recorded = try RecordedBackups(checkpoints: false)
         let synchronisations = recorded.log.indices.filter { recorded.log[$0].isSynchronization }
@@ -133,7 +133,7 @@ struct PowerLossBackupTests {
 
     @Test(
         "From each state of the disk the snapshots that were committed restore byte for byte, and the next run succeeds",
-        .timeLimit(.minutes(30)), arguments: Campaign.seeds(share: 1, soakDividedBy: 50),
+        .timeLimit(.minutes(60)), arguments: Campaign.seeds(share: 1, soakDividedBy: 50),
         [false, true])
     func restores(seed: UInt64, checkpoints: Bool) throws {
         let recorded = try RecordedBackups(checkpoints: checkpoints)

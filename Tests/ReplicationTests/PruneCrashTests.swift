@@ -26,7 +26,7 @@ struct PruneCrashTests {
 
     @Test(
         "Whichever call it is, all listed snapshots restore, and the next prunes complete it",
-        .timeLimit(.minutes(10)),
+        .timeLimit(.minutes(60)),
         arguments: [0, PruneWorld.grace],
         [FaultyStore.Fault.Timing.before, .after])
     func everyOperation(graceSeconds: Int, timing: FaultyStore.Fault.Timing) throws {

@@ -28,7 +28,8 @@ struct PruneRuleTests {
         #expect(throws: ReplicationError.self, comment, sourceLocation: location) {
             try world.prune()
         }
-        #expect(world.memory.contents == before, comment, sourceLocation: location)
+        let isUntouched = world.memory.contents == before
+        #expect(isUntouched, comment, sourceLocation: location)
     }
 
     @Test(
@@ -74,10 +75,34 @@ struct PruneRuleTests {
 
     @Test("An index object that is missing stops it")
     func missingIndex() throws {
-        let (world, _) = try world()
-        let key = try #require(world.memory.keys.last { $0.text.hasPrefix("index/") })
-        try world.memory.delete(key)
+        let (world, nights) = try world()
+        let before = world.memory.contents
+        // One that describes only what nobody needs any more would be missed by nobody.
+        for key in world.memory.keys where key.text.hasPrefix("index/") {
+            try world.memory.delete(key)
+            let index = try ChunkIndex.load(try world.world.open())
+            if !index.need(of: nights[3].snapshot).missing.isEmpty { break }
+            world.memory.plant(try #require(before[key]), at: key)
+        }
+        #expect(world.memory.keys.count == before.count - 1)
         expectRefusal(world, "an index object is missing")
+    }
+
+    @Test("A bundle that is there and that the index does not describe stops it")
+    func undescribed() throws {
+        let (world, nights) = try world()
+        let repository = try world.world.open()
+        let need = try ChunkIndex.load(repository).need(of: nights[3].snapshot)
+        for (name, _, _) in try repository.listRecords(.index) {
+            // Its lines are lost; those of the segments that need it are not.
+            var copy = IndexCopy(dropping: need.bundles)
+            try copy.add(try repository.readRecord(name), of: "index", keepsSegments: true)
+            if copy.lines.count > 0 {
+                try repository.putRecord(.index, time: nil, payload: copy.lines.bytes)
+            }
+            try repository.deleteRecord(name)
+        }
+        expectRefusal(world, "nobody knows what is in the bundles")
     }
 
     @Test("A store whose clock is two hours off stops it", arguments: [-7200, 7200])
@@ -211,6 +236,17 @@ struct PruneRuleTests {
         #expect(try world.prune().deleted.bundles >= 1)
         try world.expectWhole(Array(nights[2...]))
         try world.expectSound()
+    }
+
+    @Test("A commit is begun early enough to arrive before what its look has seen can be deleted")
+    func commitDeadline() throws {
+        let config = try PruneWorld(graceSeconds: 1000).world.open().config
+        let second: Int64 = 1_000_000_000
+        #expect(CommitRule.deadline(lookedAt: 7 * second, config) == 757 * second)
+        #expect(CommitRule.isYoung(lookedAt: HostClock.monotonic - 499 * second, config))
+        #expect(!CommitRule.isYoung(lookedAt: HostClock.monotonic - 501 * second, config))
+        let none = try PruneWorld(graceSeconds: 0).world.open().config
+        #expect(CommitRule.deadline(lookedAt: 7 * second, none) == .max)
     }
 
     @Test("Many small index objects become few, and every snapshot stays whole")

@@ -278,6 +278,93 @@ struct CatalogTests {
         }
     }
 
+    @Test(
+        "A late snapshot of which the index tells nothing any more is incomplete",
+        arguments: [true, false])
+    func droppedLines(keepsHolders: Bool) throws {
+        let repository = try RepositoryFixture.plain().open()
+        let snapshot = try SmallBackup(repository: repository).store([
+            SmallFile(path: "/srv/a", content: [1, 2, 3])
+        ])
+        let index = try ChunkIndex.load(repository)
+        let time = Timestamp(seconds: 1_700_000_050)
+        let condemned = try repository.putRecord(
+            .condemned, time: time,
+            .object([
+                ("time", .string(time.text)), ("host", .string("h")),
+                ("state", .string("condemned")),
+                ("bundles", JSONValue(ids: index.bundles.filter { $0.kind == .content }.map(\.id))),
+                ("index", .array([])),
+            ]))
+        // The delete phase takes its lines out of the index, and a segment's line goes with them.
+        for (name, _, _) in try repository.listRecords(.index) {
+            var copy = IndexCopy(dropping: Set(index.bundles.map(\.id)))
+            if keepsHolders {
+                copy = IndexCopy(
+                    dropping: Set(index.bundles.filter { $0.kind == .content }.map(\.id)))
+            }
+            try copy.add(try repository.readRecord(name), of: "index")
+            if copy.lines.count > 0 {
+                try repository.putRecord(.index, time: nil, payload: copy.lines.bytes)
+            }
+            try repository.deleteRecord(name)
+        }
+        let later = Timestamp(seconds: 1_700_000_200)
+        try repository.putRecord(
+            .condemned, time: later,
+            .object([
+                ("time", .string(later.text)), ("host", .string("h")),
+                ("state", .string("deleting")),
+                ("records", .array([.string(condemned.text)])), ("snapshots", .array([])),
+            ]))
+        var catalog = try SnapshotCatalog.load(repository)
+        let left = try ChunkIndex.load(repository)
+        #expect(left.need(of: snapshot).missing.isEmpty == false)
+        catalog.markIncomplete(left)
+        #expect(catalog.snapshots.map(\.isIncomplete) == [true])
+    }
+
+    @Test("A condemned record that goes between the listing and the reading is no damage")
+    func vanishingCondemned() throws {
+        let (repository, _) = try Self.make([])
+        let time = RepositoryFixture.time
+        let names = try (1...2).map { number in
+            try repository.putRecord(
+                .condemned, time: time,
+                .object([
+                    ("time", .string(time.text)), ("host", .string("h")),
+                    ("state", .string("condemned")),
+                    ("bundles", JSONValue(ids: [BundleID(UInt64(number), 0, 0, 0)])),
+                    ("index", .array([])),
+                ]))
+        }
+        let listing = try repository.listAllRecords()
+        try repository.deleteRecord(names[0])
+        var damaged: [RepositoryError] = []
+        let view = try CondemnedView.load(
+            repository.readingStore, in: listing, damaged: &damaged)
+        #expect(damaged.isEmpty && view.names == [names[1].text])
+        #expect(view.bundles == [BundleID(2, 0, 0, 0)])
+        #expect(try SnapshotCatalog.load(repository.readingStore, in: listing).damaged.isEmpty)
+    }
+
+    @Test("Two index objects that say the same have different names, encrypted or not")
+    func indexNames() throws {
+        for repository in [
+            try RepositoryFixture.plain().open(), try RepositoryFixture.withRecipient().open(),
+        ] {
+            let lines = ByteBuffer()
+            IndexCodec.write(
+                segment: ChunkID(1, 2, 3, 4), bundles: [BundleID(5, 6, 7, 8)], to: lines)
+            // One that was condemned never comes back by its name.
+            let names = try (1...2).map { _ in
+                try repository.putRecord(.index, time: nil, payload: lines.bytes)
+            }
+            #expect(names[0] != names[1])
+            #expect(try repository.readRecord(names[0]) == repository.readRecord(names[1]))
+        }
+    }
+
     @Test("A condemned record of a state that this release does not know is named")
     func unknownState() throws {
         let (repository, _) = try Self.make([])

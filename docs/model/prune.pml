@@ -51,6 +51,12 @@ byte late_left = LATE;
 #ifdef LEASES
 bit looked;                  /* whether any prune has begun to look */
 #endif
+#ifdef REWRITE
+bit rewritten;               /* whether bundle 0 has been rewritten */
+#endif
+/* Backups are alike, and so are prunes: without loss the first of each is the one that begins
+ * first. */
+bit backup_begun, prune_begun;
 
 /* Index objects: 0 of snapshot 0, 1 and 2 of the backups, 3 of the rewrite, 4 and 5 of merges, 6 and
  * 7 of delete phases. */
@@ -115,7 +121,7 @@ proctype Backup(byte me) {
     bit made, leased_early;
 
     /* The look: condemned records, then bundles, then the index. */
-    atomic { saw = condemned; since = ever; now = CONDEMNED(condemned) }
+    atomic { (me == 1 || backup_begun) -> backup_begun = 1; saw = condemned; since = ever; now = CONDEMNED(condemned) }
     saw_bundles = bundles;
 #ifdef PAGED
     atomic { told = LINES(index_there & 7) }
@@ -228,7 +234,8 @@ inline choose(counting, told, there, cond, need) {
 inline look() {
     /* Condemned records first: what is past by then cannot be used by a snapshot that comes later
      * in time. Then leases, snapshots and what was forgotten, the index, the bundles. */
-    atomic { v_condemned = condemned; v_ever = ever; v_past = condemned_past & condemned;
+    atomic { (me == 0 || prune_begun) -> prune_begun = 1;
+        v_condemned = condemned; v_ever = ever; v_past = condemned_past & condemned;
         v_deleting = deleting & ~BIT(me);
 #ifdef LEASES
         looked = 1
@@ -284,23 +291,25 @@ proctype Prune(byte me) {
 #endif
     }
 #ifdef REWRITE
-    /* With the owner's identity: what is needed of bundle 0 is sealed into a new one. The old one
-     * is left where a lease names it: to a run it is as good as needed. */
+    /* With the owner's identity: what is needed of bundle 0 is sealed into a new one, by whichever
+     * prune comes to it first. The old one is left where a lease names it: to a run it is as good as
+     * needed. Before it is condemned the new one has to be there and condemned by nobody. */
     if
-    :: me == PRUNES - 1 && HAS(need, 0) && !HAS(v_leased | CONDEMNED(v_condemned), 0) ->
-        bundles = bundles | 8;
+    :: atomic { !rewritten && HAS(need, 0) && !HAS(v_leased | CONDEMNED(v_condemned), 0) ->
+            rewritten = 1; bundles = bundles | 8 };
         if
         :: atomic { IN_TIME(v_ever) -> lines[3] = 8; index_there = index_there | 8 }
         :: !IN_TIME(v_ever) -> goto stop
         fi;
-        atomic { if
 #ifdef NO_TWO_COPIES
-            :: true -> doomed = doomed | 1
+        doomed = doomed | 1
 #else
-            :: !(CONDEMNED(condemned) & 8) -> doomed = doomed | 1
+        fresh = CONDEMNED(condemned);
+        atomic { if
+            :: !(fresh & 8) && (bundles & 8) -> doomed = doomed | 1
             :: else
+            fi; fresh = 0 }
 #endif
-            fi }
     :: true
     fi;
 #endif
@@ -424,21 +433,24 @@ proctype Prune(byte me) {
         fi;
         v_condemned = 0; v_ever = 0
     }
+    /* In any order. */
     do
-    :: old != 0 -> atomic {
-        do :: !HAS(old, fresh) -> fresh++ :: else -> break od;
-        index_there = index_there & ~BIT(fresh);
-        old = old & ~BIT(fresh);
-        fresh = 0 }
-    :: else -> break
+    :: old == 0 -> break
+    :: atomic { HAS(old, 0) -> index_there = index_there & ~1; old = old & ~1 }
+    :: atomic { HAS(old, 1) -> index_there = index_there & ~2; old = old & ~2 }
+    :: atomic { HAS(old, 2) -> index_there = index_there & ~4; old = old & ~4 }
+    :: atomic { HAS(old, 3) -> index_there = index_there & ~8; old = old & ~8 }
+    :: atomic { HAS(old, 4) -> index_there = index_there & ~16; old = old & ~16 }
+    :: atomic { HAS(old, 5) -> index_there = index_there & ~32; old = old & ~32 }
+    :: atomic { HAS(old, 6) -> index_there = index_there & ~64; old = old & ~64 }
+    :: atomic { HAS(old, 7) -> index_there = index_there & ~128; old = old & ~128 }
     od;
     do
-    :: doomed != 0 -> atomic {
-        do :: !HAS(doomed, fresh) -> fresh++ :: else -> break od;
-        bundles = bundles & ~BIT(fresh);
-        doomed = doomed & ~BIT(fresh);
-        fresh = 0 }
-    :: else -> break
+    :: doomed == 0 -> break
+    :: atomic { HAS(doomed, 0) -> bundles = bundles & ~1; doomed = doomed & ~1 }
+    :: atomic { HAS(doomed, 1) -> bundles = bundles & ~2; doomed = doomed & ~2 }
+    :: atomic { HAS(doomed, 2) -> bundles = bundles & ~4; doomed = doomed & ~4 }
+    :: atomic { HAS(doomed, 3) -> bundles = bundles & ~8; doomed = doomed & ~8 }
     od;
 records:
     /* The records go when nothing that they name is left and nobody else is deleting. */

@@ -80,30 +80,42 @@ struct ForgetCommand: Verb {
     func perform() throws -> ExitStatus {
         let assembly = Assembly(repository)
         guard !undo, !dryRun else {
-            let repository = try assembly.open(.hostKey)
+            let (repository, owner) = try open(assembly)
             let catalog = try Self.catalog(repository)
             if undo {
                 let forget = Forget(repository, host: Assembly.hostName, now: Assembly.now)
                 return try bringBack(forget, catalog, repository)
             }
-            return try finish(plan(catalog), until: nil, catalog, repository)
+            return try finish(plan(catalog), until: nil, catalog, repository, owner)
         }
         let location = try assembly.location()
         return try RunReporter.keep(.forget, at: [location], try assembly.directories()) { run, _ in
-            let repository = try assembly.open(.hostKey)
+            let (repository, owner) = try open(assembly)
             let catalog = try Self.catalog(repository)
             let plan = try plan(catalog)
             let until = try Forget(repository, host: Assembly.hostName, now: Assembly.now)
                 .execute(plan, on: catalog)
             run.store(location) { $0.forgotten = plan.forgotten.count }
             run.text = NumberText.counted(plan.forgotten.count, "snapshot") + " forgotten"
-            return try finish(plan, until: until, catalog, repository)
+            return try finish(plan, until: until, catalog, repository, owner)
         }
+    }
+
+    /// Forgetting takes the host key; what prune can do with the owner's identity, too, where that
+    /// is at hand.
+    private func open(
+        _ assembly: Assembly
+    ) throws -> (repository: Repository, owner: OwnerOpening?) {
+        guard prune, try PruneCommand.budget(assembly) != nil else {
+            return (try assembly.open(.hostKey), nil)
+        }
+        return try assembly.openBeforeOwner()
     }
 
     /// Says what the plan does, and prunes where that is asked for.
     private func finish(
-        _ plan: ForgetPlan, until: Timestamp?, _ catalog: SnapshotCatalog, _ repository: Repository
+        _ plan: ForgetPlan, until: Timestamp?, _ catalog: SnapshotCatalog,
+        _ repository: Repository, _ owner: OwnerOpening?
     ) throws -> ExitStatus {
         var document = output.json ? document(plan, until: until) : []
         // With prune at their heels and no grace period they are gone when this is read.
@@ -111,9 +123,11 @@ struct ForgetCommand: Verb {
         if !output.json { show(plan, until: canUndo ? until : nil) }
         var status = catalog.damaged.isEmpty ? ExitStatus.done : .damaged
         if prune {
-            Signals.stopCleanly()
             let monitor = TerminalMonitor(verbose: false, quiet: false, showsLine: !output.json)
-            let report = try PruneCommand.prune(repository, dryRun: dryRun, monitor: monitor)
+            let report = try PruneCommand.prune(
+                repository, owner: owner,
+                budget: try PruneCommand.budget(Assembly(self.repository)),
+                dryRun: dryRun, monitor: monitor)
             document.append(("pruned", .object(report.fields)))
             if !output.json {
                 for line in report.sentences { Console.shared.out(line) }

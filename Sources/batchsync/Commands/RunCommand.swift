@@ -70,9 +70,6 @@ struct RunCommand: Verb {
             )
         }
         for note in ProfileInspection.exposedSecrets(of: profile) { monitor.note(note) }
-        for key in profile.origins.keys.sorted() where Self.isIdle(key) {
-            monitor.note("\(profile.name): \(key) is read, and this release does not act on it")
-        }
         var report = try ProfileRun(profile, monitor: monitor).perform(
             ifOlderThan: ifOlderThan.map { Int($0.seconds) }
                 ?? profile.schedule.ifOlderThanSeconds)
@@ -107,12 +104,6 @@ struct RunCommand: Verb {
             reporter.end(run, RunReporter.Findings())
             throw error
         }
-    }
-
-    /// Keys that a profile may have already and that no run acts on yet: said, so that nobody waits
-    /// for what does not come.
-    private static func isIdle(_ key: String) -> Bool {
-        key == "prune.max-rewrite"
     }
 
     private func tell(_ report: RunReport) {

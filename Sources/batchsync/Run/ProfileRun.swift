@@ -116,17 +116,26 @@ struct ProfileRun {
             store.notices.append("not pruned: the store does not let this user delete")
             return
         }
-        let report = try PruneCommand.prune(repository, dryRun: false, monitor: monitor)
+        let budget = profile.prune.maximumRewrite.rewriteBudget
+        let report = try PruneCommand.prune(
+            budget == nil ? repository : try openAsOwner(location), budget: budget,
+            level: profile.backup.compression, dryRun: false, monitor: monitor)
         store.pruned = report
         store.notices += report.warnings
         state.done(.prune, at: location, now: Assembly.now)
     }
 
+    /// The repository with the owner's identity, where the profile has it, for what needs more than
+    /// the host key.
+    private func openAsOwner(_ location: String) throws -> Repository {
+        let opened = try assembly.openStore(try assembly.opener(location))
+        return try assembly.open(
+            .ownerIfGiven, in: opened, asReplica: location != profile.repository.location)
+    }
+
     /// At the depth that the keys at hand allow.
     private func verify(_ location: String) throws -> VerifyReport {
-        let opened = try assembly.openStore(try assembly.opener(location))
-        let repository = try assembly.open(
-            .ownerIfGiven, in: opened, asReplica: location != profile.repository.location)
+        let repository = try openAsOwner(location)
         let options = VerifyOptions(
             readData: profile.readShare, host: Assembly.hostName, now: Assembly.now)
         return try monitor.whileShowing {

@@ -62,7 +62,7 @@ struct BadNightTests {
     }
 
     @Test(
-        "A run that loses the network for minutes goes on by itself", .timeLimit(.minutes(3)),
+        "A run that loses the network for minutes goes on by itself", .timeLimit(.minutes(60)),
         arguments: StoreKind.campaigns)
     func minutes(kind: StoreKind) throws {
         let scene = try Scene(kind)
@@ -91,7 +91,7 @@ struct BadNightTests {
 
     @Test(
         "A run that cannot go on leaves what it has stored, and the next one takes it up",
-        .timeLimit(.minutes(3)), arguments: StoreKind.campaigns, [true, false])
+        .timeLimit(.minutes(60)), arguments: StoreKind.campaigns, [true, false])
     func givenUp(kind: StoreKind, withCheckpoints: Bool) throws {
         let scene = try Scene(kind)
         let before = try scene.world.open().listBundles().count
@@ -123,7 +123,7 @@ struct BadNightTests {
         try scene.check([scene.first, scene.now])
     }
 
-    @Test("A spool lets reading come to its end while nothing leaves", .timeLimit(.minutes(3)))
+    @Test("A spool lets reading come to its end while nothing leaves", .timeLimit(.minutes(60)))
     func spool() throws {
         let place = try StorePlace(.strictS3)
         let world = try World(store: try place.store(), at: place.location, sourceInMemory: true)
@@ -148,7 +148,7 @@ struct BadNightTests {
 
     @Test(
         "Started before the network is there, the command waits for it when it is told to",
-        .timeLimit(.minutes(3)), arguments: StoreKind.campaigns)
+        .timeLimit(.minutes(60)), arguments: StoreKind.campaigns)
     func waitOnline(kind: StoreKind) throws {
         let place = try StorePlace(kind, behindProxy: true)
         let proxy = try #require(place.proxy)

@@ -14,7 +14,7 @@ struct EveryStoreTests {
 
     @Test(
         "Every verb does there what it does in a directory, before and after a damage",
-        .timeLimit(.minutes(5)), arguments: kinds)
+        .timeLimit(.minutes(60)), arguments: kinds)
     func life(kind: StoreKind) throws {
         var life = try RepositoryLife(StorePlace(kind))
         try life.run()
@@ -25,7 +25,7 @@ struct EveryStoreTests {
 /// come up.
 @Suite("A repository on Ceph")
 struct CephTests {
-    @Test("The store keeps every promise on a Ceph RADOS Gateway", .timeLimit(.minutes(5)))
+    @Test("The store keeps every promise on a Ceph RADOS Gateway", .timeLimit(.minutes(60)))
     func contract() throws {
         let place = try StorePlace(.ceph)
         #expect(StoreContract.run(try place.bareStore()) == [])
@@ -33,7 +33,7 @@ struct CephTests {
 
     @Test(
         "Every verb does on a Ceph RADOS Gateway what it does in a directory",
-        .timeLimit(.minutes(5)))
+        .timeLimit(.minutes(60)))
     func life() throws {
         var life = try RepositoryLife(StorePlace(.ceph))
         try life.run()

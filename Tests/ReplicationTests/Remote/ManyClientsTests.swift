@@ -10,7 +10,7 @@ import Testing
 struct ManyClientsTests {
     @Test(
         "Ten back up at once while another verifies; every snapshot restores",
-        .timeLimit(.minutes(20)), arguments: [StoreKind.strictS3, .openSSH],
+        .timeLimit(.minutes(60)), arguments: [StoreKind.strictS3, .openSSH],
         Campaign.seeds(share: 1, soakDividedBy: 100))
     func tenAtOnce(kind: StoreKind, seed: UInt64) throws {
         let place = try StorePlace(kind)

@@ -7,7 +7,7 @@ import Testing
 struct RemoteRequestTests {
     @Test(
         "A first backup, a night without changes, one with some, and a listing stay within bounds",
-        .timeLimit(.minutes(3)))
+        .timeLimit(.minutes(60)))
     func counts() throws {
         guard let binary = BuiltCommand.path else {
             try Test.cancel(
