@@ -109,7 +109,9 @@ package struct NotificationSender: Sendable {
         var number = 1
         while true {
             // An attempt that has begun gets a moment, whatever the clock did meanwhile.
-            let deadline = max(0.1, min(patience.deadlineSeconds, secondsLeft()))
+            // Tenths are enough for whoever reads it in an error.
+            let deadline = max(
+                0.1, (min(patience.deadlineSeconds, secondsLeft()) * 10).rounded() / 10)
             guard let failure = once(deadline) else { return nil }
             guard failure.isTransient, number < patience.attempts,
                 secondsLeft() > patience.pauseSeconds

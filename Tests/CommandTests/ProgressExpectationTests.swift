@@ -5,8 +5,8 @@ import Testing
 @testable import batchsync
 
 /// The line that a person watches.
-@Suite("Progress")
-struct ProgressTests {
+@Suite("Progress by earlier runs")
+struct ProgressExpectationTests {
     private let counts = ProgressCounts()
     private static let second: Int64 = 1_000_000_000
 
