@@ -59,8 +59,12 @@ struct PassphraseSource {
     static func ask(_ prompt: String) throws(CommandError) -> [UInt8] {
         Console.shared.flush()
         let text = Array("\(prompt): ".utf8)
-        _ = text.withUnsafeBytes { write(2, $0.baseAddress, $0.count) }
-        let line = Signals.withoutEcho { readLine() }
+        // The question comes once the echo is off: with that, what was typed before is thrown away,
+        // and an answer that comes at once must not be.
+        let line = Signals.withoutEcho {
+            _ = text.withUnsafeBytes { write(2, $0.baseAddress, $0.count) }
+            return readLine()
+        }
         _ = "\n".utf8CString.withUnsafeBytes { write(2, $0.baseAddress, 1) }
         guard let line, !line.isEmpty else {
             throw CommandError(.wrongKey, "the passphrase is empty")

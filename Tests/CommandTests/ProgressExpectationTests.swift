@@ -19,10 +19,10 @@ struct ProgressExpectationTests {
     func counted() {
         var rate = ProgressRate(start: 0)
         set(0, of: 100)
-        #expect(rate.line(phase: "", counts: counts, now: 0) == "0:00  0 of 100 files")
+        #expect(rate.line(phase: "", counts: counts, now: 0) == "0:00  0 of 100 entries")
         set(20, of: 100)
         let line = rate.line(phase: "reading", counts: counts, now: 2 * Self.second)
-        #expect(line == "0:02  reading  20 of 100 files  0:09 left")
+        #expect(line == "0:02  reading  20 of 100 entries  0:09 left")
     }
 
     @Test("Earlier runs say how long all of it takes, before and after there is anything to count")
@@ -35,7 +35,7 @@ struct ProgressExpectationTests {
         _ = rate.line(phase: "reading", counts: counts, now: 20 * Self.second)
         set(50, of: 100)
         let reading = rate.line(phase: "reading", counts: counts, now: 21 * Self.second)
-        #expect(reading == "0:21 of about 4:10  reading  50 of 100 files  3:50 left")
+        #expect(reading == "0:21 of about 4:10  reading  50 of 100 entries  3:50 left")
     }
 
     @Test("More to do than ever counts more than what earlier runs took")
@@ -45,7 +45,7 @@ struct ProgressExpectationTests {
         _ = rate.line(phase: "", counts: counts, now: 0)
         set(10, of: 1000)
         let line = rate.line(phase: "", counts: counts, now: Self.second)
-        #expect(line == "0:01 of about 1:00  10 of 1,000 files  1:40 left")
+        #expect(line == "0:01 of about 1:00  10 of 1,000 entries  1:40 left")
         // Nor is a run that has taken longer compared any more.
         #expect(
             rate.line(phase: "", counts: ProgressCounts(), now: 61 * Self.second) == "1:01")
