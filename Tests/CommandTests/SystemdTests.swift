@@ -97,7 +97,7 @@ struct SystemdTests {
             "", "[hooks]\nbefore = [\"touch /usr/hooked && rm /usr/hooked && id > hooked\"]",
         ])
     func job(_ more: String) throws {
-        profile(more.replacing("id >", with: "id > \(fixture.directory.path)/"))
+        profile(more.replacing("> hooked", with: "> \(fixture.directory.path)/hooked"))
         let outcome = try run(
             """
             inside batchsync schedule install ./home.toml
