@@ -76,10 +76,13 @@ package struct TransferError: Error, Sendable, CustomStringConvertible {
     ) -> (Kind, isTransient: Bool) {
         switch code {
         case CURLE_UNSUPPORTED_PROTOCOL, CURLE_URL_MALFORMAT, CURLE_NOT_BUILT_IN,
-            CURLE_UNKNOWN_OPTION, CURLE_BAD_FUNCTION_ARGUMENT:
+            CURLE_UNKNOWN_OPTION:
             (.invalidRequest, false)
-        // A name that is not found and a line that is down look the same from here.
-        case CURLE_COULDNT_RESOLVE_HOST, CURLE_COULDNT_RESOLVE_PROXY: (.resolve, true)
+        // A name that is not found and a line that is down look the same from here. A bad argument
+        // is what libcurl 7.88 has been seen to complain of when a name that was not found is asked
+        // for again; what it refuses of our own making it refuses under the codes above.
+        case CURLE_COULDNT_RESOLVE_HOST, CURLE_COULDNT_RESOLVE_PROXY, CURLE_BAD_FUNCTION_ARGUMENT:
+            (.resolve, true)
         case CURLE_COULDNT_CONNECT, CURLE_PROXY, CURLE_INTERFACE_FAILED: (.connect, true)
         case CURLE_PEER_FAILED_VERIFICATION, CURLE_SSL_ISSUER_ERROR, CURLE_SSL_CRL_BADFILE,
             CURLE_SSL_INVALIDCERTSTATUS, CURLE_SSL_PINNEDPUBKEYNOTMATCH:

@@ -66,7 +66,8 @@ struct RemoteCommandTests {
         #expect(!asked.isEmpty)
         #expect(asked.allSatisfy { $0.contains("\thttp://storage.invalid/") }, "\(asked)")
         let excepted = scene.run(
-            "snapshots", [], away.merging(["no_proxy": "storage.invalid"]) { $1 })
+            "snapshots", ["--wait-online", "0s"],
+            away.merging(["no_proxy": "storage.invalid"]) { $1 })
         #expect(excepted.code == 1 && excepted.said.contains("storage.invalid"), "\(excepted.said)")
         #expect(proxy.server.tell("log").count == asked.count)
     }
