@@ -75,7 +75,7 @@ install: build ## the command, its man pages, completions, units and documents (
 	    install -m 644 "$$page" "$$section"; \
 	done
 	install -d "$(DESTDIR)$(PREFIX)/lib/systemd/system"
-	for unit in systemd/*.in; do \
+	for unit in scripts/systemd/*.in; do \
 	    name="$${unit##*/}"; \
 	    sed 's,@BINDIR@,$(PREFIX)/bin,' "$$unit" \
 	        > "$(DESTDIR)$(PREFIX)/lib/systemd/system/$${name%.in}"; \

@@ -88,7 +88,7 @@ struct ScheduleTests {
         let root = #filePath.split(separator: "/").dropLast(3).reduce("") { $0 + "/" + $1 }
         fixture.succeed(
             """
-            mkdir units && for unit in \(root)/systemd/*.in; do
+            mkdir units && for unit in \(root)/scripts/systemd/*.in; do
               name=${unit##*/}; sed "s,@BINDIR@,${PATH%%:*}," $unit > units/${name%.in}
             done
             """)

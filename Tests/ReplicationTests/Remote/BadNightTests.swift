@@ -147,7 +147,7 @@ struct BadNightTests {
     }
 
     @Test(
-        "A full spool makes reading wait, and progress says so", .timeLimit(.minutes(3)))
+        "A full spool makes reading wait, and progress says so", .timeLimit(.minutes(60)))
     func fullSpool() throws {
         let place = try StorePlace(.strictS3)
         let world = try World(store: try place.store(), at: place.location, sourceInMemory: true)
