@@ -187,6 +187,7 @@ package final class LocalStore: ObjectStore {
             spool.markDamaged(by: error)
             throw error
         }
+        spool.leaveCache(upTo: spool.length)
         // The directory may be removed as empty between its opening and the move; it is made again.
         for attempt in 0..<3 {
             let directory = try openDirectory(of: key, subject)

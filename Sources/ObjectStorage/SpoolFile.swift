@@ -94,6 +94,7 @@ package final class SpoolFile: Sendable {
                     of: fileDescriptor, from: state.writtenBack,
                     length: state.length - state.writtenBack)
                 state.writtenBack = state.length
+                leaveCache(upTo: state.length - SpoolFile.cachedBytes)
             }
         }
     }
@@ -110,6 +111,16 @@ package final class SpoolFile: Sendable {
         at offset: Int, into buffer: UnsafeMutableRawBufferPointer
     ) throws(StorageError) -> Int {
         try readFully(fileDescriptor, at: offset, into: buffer, subject: subject)
+    }
+
+    /// Gives the page cache back what has reached the disk of the bytes before `end`.
+    ///
+    /// What a backup writes is not read again soon, and would push out what the machine works with;
+    /// and taking pages that are at hand is quicker than taking new ones. What is to be uploaded
+    /// from here stays.
+    func leaveCache(upTo end: Int) {
+        guard place != nil, end >= SpoolFile.writebackBytes else { return }
+        _ = csys_fadvise_dontneed(fileDescriptor, 0, Int64(end))
     }
 
     /// Whether it still stands under its temporary name.
@@ -132,6 +143,8 @@ package final class SpoolFile: Sendable {
     func markDamaged(by error: StorageError) { state.withLock { $0.phase = .damaged(error) } }
 
     private static let writebackBytes = 8 << 20
+    /// So much is on its way to the disk, and cannot leave the cache yet, on any but a slow disk.
+    private static let cachedBytes = 32 << 20
 }
 
 /// What an operation is about, so that an error deep below can name it.
