@@ -310,7 +310,8 @@ int csys_memory_file(const char *name) { CHECKED(memfd_create(name, MFD_CLOEXEC)
 
 int csys_pipe(int ends[2]) { CHECKED(pipe2(ends, O_CLOEXEC)); }
 
-void csys_keep_freed_memory(void) {
-    mallopt(M_MMAP_THRESHOLD, 4 << 20);
-    mallopt(M_TRIM_THRESHOLD, 64 << 20);
+void csys_spare_memory(void) {
+    mallopt(M_ARENA_MAX, 2);
+    mallopt(M_MMAP_THRESHOLD, 1 << 20);
+    mallopt(M_TRIM_THRESHOLD, 8 << 20);
 }

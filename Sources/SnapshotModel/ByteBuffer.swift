@@ -35,8 +35,11 @@ package final class ByteBuffer: @unchecked Sendable {
         if count + more > capacity { grow(more) }
     }
 
+    /// Doubles what is small; of what is large, twice as much would mostly lie idle.
     @inline(never)
-    private func grow(_ more: Int) { resize(to: max(capacity * 2, count + more)) }
+    private func grow(_ more: Int) {
+        resize(to: max(capacity + (capacity < 1 << 20 ? capacity : capacity / 4), count + more))
+    }
 
     private func resize(to bytes: Int) {
         let new = UnsafeMutableRawPointer.allocate(byteCount: bytes, alignment: 64)

@@ -83,6 +83,7 @@ struct BatchSync: ParsableCommand {
         ])
 
     static func main() {
+        csys_spare_memory()
         _ = csys_raise_open_files()
         Signals.install()
         let words = Array(RawArguments.all.dropFirst())

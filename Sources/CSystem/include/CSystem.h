@@ -164,5 +164,6 @@ int csys_memory_file(const char *name);
 /// A pipe whose ends are closed in programs that are started.
 int csys_pipe(int ends[2]);
 
-/// Tells the allocator to keep what large short-lived buffers gave back, instead of returning it to the kernel each time.
-void csys_keep_freed_memory(void);
+/// Tells the allocator, before there are threads, to let them share their reserves and to give large buffers back to
+/// the kernel. Left alone it keeps a reserve for each thread, and in each the largest that it ever held.
+void csys_spare_memory(void);
