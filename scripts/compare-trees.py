@@ -5,7 +5,8 @@
 
 Compared are, for the two directories and all below them: type, permission bits, numeric owner and
 group, modification time in nanoseconds, size, content, holes, link targets, device numbers, which
-names are one file (hard links), extended attributes, and POSIX ACLs.
+names are one file (hard links), extended attributes, and POSIX ACLs. A path may be longer than
+PATH_MAX: every name is reached from its open directory.
 
     --no-owner     leaves owner and group out (an ordinary user cannot give files away)
     --no-holes     leaves holes out
@@ -28,6 +29,9 @@ FS_IOC_GETFLAGS = 0x80086601
 SETTABLE_FLAGS = 0x00000001 | 0x00000008 | 0x00000010 | 0x00000020 | 0x00000040 | 0x00000080 \
     | 0x00010000
 BLOCK = 1 << 20
+# The longest path given to the kernel at once, below PATH_MAX.
+STEP = 4000
+DIRECTORY = os.O_RDONLY | os.O_DIRECTORY
 
 
 def type_name(mode):
@@ -40,19 +44,38 @@ def type_name(mode):
     return "unknown type"
 
 
-def read_attributes(path):
+def open_directory(root, path):
+    """The directory `path` below the open directory `root`, in steps that the kernel takes."""
+    current, owned = root, False
+    names = path.split(b"/") if path else [b"."]
+    while names:
+        step = names.pop(0)
+        while names and len(step) + 1 + len(names[0]) <= STEP:
+            step += b"/" + names.pop(0)
+        try:
+            following = os.open(step, DIRECTORY | os.O_NOFOLLOW, dir_fd=current)
+        finally:
+            if owned:
+                os.close(current)
+        current, owned = following, True
+    return current
+
+
+def read_attributes(directory, name):
     """Extended attributes, ACLs among them, which Linux keeps as system.posix_acl_*."""
+    # There is no call that takes a directory and a name; the directory's own link is one.
+    path = b"/proc/self/fd/%d/%s" % (directory, name)
     try:
-        return {name: os.getxattr(path, name, follow_symlinks=False)
-                for name in os.listxattr(path, follow_symlinks=False)}
+        return {key: os.getxattr(path, key, follow_symlinks=False)
+                for key in os.listxattr(path, follow_symlinks=False)}
     except OSError as error:
         if error.errno in (errno.ENOTSUP, errno.EPERM, errno.EACCES):
             return {}
         raise
 
 
-def read_flags(path):
-    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOFOLLOW)
+def read_flags(directory, name):
+    descriptor = os.open(name, os.O_RDONLY | os.O_NONBLOCK | os.O_NOFOLLOW, dir_fd=directory)
     try:
         value = array.array("i", [0])
         fcntl.ioctl(descriptor, FS_IOC_GETFLAGS, value)
@@ -100,7 +123,7 @@ def first_difference(first, second):
 
 class Comparison:
     def __init__(self, first, second, owner, holes, root, flags):
-        self.roots = os.fsencode(first), os.fsencode(second)
+        self.roots = tuple(os.open(root, DIRECTORY) for root in (first, second))
         self.owner, self.holes, self.root, self.flags = owner, holes, root, flags
         self.differences = 0
         self.counts = {"entries": 0, "files": 0, "bytes": 0}
@@ -113,39 +136,50 @@ class Comparison:
         print(f"{shown}: {what}" + (f": {one} / {two}" if one is not None else ""))
 
     def run(self):
-        self.compare(b"")
+        self.compare(b"", b".", *self.roots)
         pending = [b""]
         while pending:
             directory = pending.pop()
-            names = [set(os.listdir(os.path.join(root, directory))) for root in self.roots]
-            for name in sorted(names[0] - names[1]):
-                self.report(os.path.join(directory, name), "only in the first")
-            for name in sorted(names[1] - names[0]):
-                self.report(os.path.join(directory, name), "only in the second")
-            for name in sorted(names[0] & names[1]):
-                path = os.path.join(directory, name)
-                if self.compare(path):
-                    pending.append(path)
+            one, two = (open_directory(root, directory) for root in self.roots)
+            try:
+                pending += self.compare_names(directory, one, two)
+            finally:
+                os.close(one)
+                os.close(two)
         groups = [{frozenset(names) for names in links.values()} for links in self.links]
         for group in sorted(groups[0] ^ groups[1], key=sorted):
             side = "first" if group in groups[0] else "second"
             self.report(min(group), f"one file with {len(group)} names only in the {side}")
 
-    def compare(self, path):
-        """Compares one name; returns whether both are directories."""
-        one, two = (os.path.join(root, path) if path else root for root in self.roots)
-        first, second = os.lstat(one), os.lstat(two)
+    def compare_names(self, directory, one, two):
+        """Compares all names of an open directory; returns the paths that are directories."""
+        names = [set(map(os.fsencode, os.listdir(descriptor))) for descriptor in (one, two)]
+        for name in sorted(names[0] - names[1]):
+            self.report(os.path.join(directory, name), "only in the first")
+        for name in sorted(names[1] - names[0]):
+            self.report(os.path.join(directory, name), "only in the second")
+        directories = []
+        for name in sorted(names[0] & names[1]):
+            path = os.path.join(directory, name)
+            if self.compare(path, name, one, two):
+                directories.append(path)
+        return directories
+
+    def compare(self, path, name, one, two):
+        """Compares one name of two open directories; returns whether both are directories."""
+        first = os.lstat(name, dir_fd=one)
+        second = os.lstat(name, dir_fd=two)
         self.counts["entries"] += 1
         if stat.S_IFMT(first.st_mode) != stat.S_IFMT(second.st_mode):
             self.report(path, "type", type_name(first.st_mode), type_name(second.st_mode))
             return False
         if path or self.root:
-            self.compare_status(path, one, two, first, second)
+            self.compare_status(path, name, one, two, first, second)
         if stat.S_ISREG(first.st_mode):
-            self.compare_content(path, one, two, first, second)
+            self.compare_content(path, name, one, two, first, second)
         return stat.S_ISDIR(first.st_mode)
 
-    def compare_status(self, path, one, two, first, second):
+    def compare_status(self, path, name, one, two, first, second):
         mode = first.st_mode
         if not stat.S_ISLNK(mode) and stat.S_IMODE(mode) != stat.S_IMODE(second.st_mode):
             self.report(path, "mode", oct(stat.S_IMODE(mode)), oct(stat.S_IMODE(second.st_mode)))
@@ -158,18 +192,20 @@ class Comparison:
             self.report(path, "modification time", *(
                 f"{status.st_mtime_ns // 10**9}.{status.st_mtime_ns % 10**9:09d}"
                 for status in (first, second)))
-        if stat.S_ISLNK(mode) and os.readlink(one) != os.readlink(two):
-            self.report(path, "link target", os.readlink(one), os.readlink(two))
+        if stat.S_ISLNK(mode):
+            targets = os.readlink(name, dir_fd=one), os.readlink(name, dir_fd=two)
+            if targets[0] != targets[1]:
+                self.report(path, "link target", *targets)
         if (stat.S_ISCHR(mode) or stat.S_ISBLK(mode)) and first.st_rdev != second.st_rdev:
             self.report(path, "device", first.st_rdev, second.st_rdev)
-        attributes = read_attributes(one), read_attributes(two)
-        for name in sorted(attributes[0].keys() | attributes[1].keys()):
-            values = [side.get(name) for side in attributes]
+        attributes = read_attributes(one, name), read_attributes(two, name)
+        for key in sorted(attributes[0].keys() | attributes[1].keys()):
+            values = [side.get(key) for side in attributes]
             if values[0] != values[1]:
-                self.report(path, f"attribute {name}", *("absent" if value is None else value.hex()
+                self.report(path, f"attribute {key}", *("absent" if value is None else value.hex()
                                                          for value in values))
         if self.flags and (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):
-            flags = read_flags(one), read_flags(two)
+            flags = read_flags(one, name), read_flags(two, name)
             if flags[0] != flags[1]:
                 self.report(path, "inode flags", hex(flags[0]), hex(flags[1]))
         if not stat.S_ISDIR(mode):
@@ -177,7 +213,7 @@ class Comparison:
                 if status.st_nlink > 1:
                     links.setdefault((status.st_dev, status.st_ino), set()).add(path)
 
-    def compare_content(self, path, one, two, first, second):
+    def compare_content(self, path, name, one, two, first, second):
         self.counts["files"] += 1
         self.counts["bytes"] += first.st_size
         if first.st_size != second.st_size:
@@ -187,8 +223,8 @@ class Comparison:
             return
         descriptors = []
         try:
-            for name in (one, two):
-                descriptors.append(os.open(name, os.O_RDONLY | os.O_NOFOLLOW))
+            for directory in (one, two):
+                descriptors.append(os.open(name, os.O_RDONLY | os.O_NOFOLLOW, dir_fd=directory))
             offset = first_difference(*descriptors)
             if offset is not None:
                 self.report(path, f"content differs from byte {offset}")
