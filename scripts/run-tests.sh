@@ -82,8 +82,9 @@ wait "$shower" || true
 cat "$log.run" >>"$log"
 rm -f "$log.run"
 
-# Both what the test runner reports as skipped and what a test says about a part of its claim.
-skipped=$(grep -E '(^|[^[:alnum:]])skipped:|was cancelled after' "$log" || true)
+# Both what the test runner reports as skipped, which ends with "skipped." where no reason is given,
+# and what a test says about a part of its claim.
+skipped=$(grep -E '(^|[^[:alnum:]])skipped:|(Test|Suite) .* skipped\.$|was cancelled after' "$log" || true)
 if [[ -n "$skipped" ]]; then
     printf '\n%d claims were skipped:\n%s\n\n' "$(wc -l <<<"$skipped")" "$skipped"
 fi

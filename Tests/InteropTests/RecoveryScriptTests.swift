@@ -18,5 +18,8 @@ struct RecoveryScriptTests {
         let outcome = try ScriptRun.run(
             URL(fileURLWithPath: "/usr/bin/env"), ["python3", script.path])
         #expect(outcome.status == 0, "\(outcome.said)")
+        if outcome.said.contains("skipped=") {
+            print("skipped: a part of the suite of recover.py: it needs root and inode flags")
+        }
     }
 }

@@ -24,7 +24,8 @@ struct PruneStressTests {
 
     @Test(
         "Whoever is killed, every snapshot that is listed and complete restores, and verify is clean",
-        .enabled(if: BuiltCommand.path != nil), .timeLimit(.minutes(60)),
+        .enabled(if: BuiltCommand.path != nil, "there is no built command"),
+        .timeLimit(.minutes(60)),
         arguments: Campaign.seeds(share: 2))
     func everybodyAtOnce(seed: UInt64) throws {
         let binary = try #require(BuiltCommand.path)
