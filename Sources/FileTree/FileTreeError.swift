@@ -73,6 +73,11 @@ package struct FileTreeError: Error, Sendable, CustomStringConvertible {
             : "cannot \(operation) \(Self.printable(path)): \(cause)"
     }
 
+    /// The same for a message that has named `known` already.
+    package func message(after known: [UInt8]) -> String {
+        path == known && !path.isEmpty ? "cannot \(operation) it: \(cause)" : description
+    }
+
     /// The system's words for an errno.
     package static func text(of errno: Int32) -> String {
         // glibc keeps the text of an unknown error for each thread, so no other call can change it

@@ -51,13 +51,15 @@ package struct MetadataWriterProblem: Sendable, Hashable, CustomStringConvertibl
         }
     }
 
-    package var description: String {
-        let name = FileTreeError.printable(path)
+    package var description: String { "\(FileTreeError.printable(path)): \(message)" }
+
+    /// What happened, for a message that has named the path already.
+    package var message: String {
         switch aspect {
-        case .setID: return "\(name): \(what) left off, since the owner is another"
-        case .ownerDenied: return "\(name): \(what) are others: only root may give files away"
-        case .specialFile: return "\(name): cannot make \(what): \(reason)"
-        default: return "\(name): cannot set \(what): \(reason)"
+        case .setID: "\(what) left off, since the owner is another"
+        case .ownerDenied: "\(what) are others: only root may give files away"
+        case .specialFile: "cannot make \(what): \(reason)"
+        default: "cannot set \(what): \(reason)"
         }
     }
 

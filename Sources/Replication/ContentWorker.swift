@@ -213,7 +213,7 @@ final class ContentWorker {
                 case .changed: .changed
                 default: .unreadable
                 }
-            around.problems.add(path, kind, error.description)
+            around.problems.add(path, kind, error.message(after: path))
             return (nil, nil)
         } catch let error as ReplicationError {
             throw error

@@ -82,7 +82,7 @@ final class RestoreOutcome: Sendable {
             if case .ownerDenied(let uid, let gid) = item.aspect {
                 ownerDenied(item.path, uid, gid)
             } else {
-                problem(item.path, kind: "metadata", item.description)
+                problem(item.path, kind: "metadata", item.message)
             }
         }
     }
@@ -96,7 +96,7 @@ final class RestoreOutcome: Sendable {
                     .files, UTF8Text.display(error.path), error.description,
                     remedy: Self.remedy(error.kind)))
         } else {
-            problem(path, error.description)
+            problem(path, error.message(after: path))
         }
     }
 
