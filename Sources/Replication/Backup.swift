@@ -342,9 +342,12 @@ final class BackupRun {
             monitor.counts.entriesExpected.store(entries, ordering: .relaxed)
         }
         pass.fileSystems = pass.previous?.fileSystems ?? []
+        // A stream has no next run that could read less for its draft, and perhaps no next run of its
+        // name at all.
         let draft = ManifestDraft(
             path: cache.draftPath(began: began),
-            previousBody: pass.previous == nil ? nil : bodyPath, isActive: !options.dryRun)
+            previousBody: pass.previous == nil ? nil : bodyPath,
+            isActive: !options.dryRun && options.stream == nil)
         let manifest = ManifestWriter(index: runIndex, chunks: chunks, draft: draft)
         lease.follow(manifest, draft: draft)
         let workers = ContentWorkers(
