@@ -105,6 +105,18 @@ package struct FileReader: ~Copyable {
     /// ahead.
     package func adviseSequential() { _ = csys_fadvise_sequential(descriptor) }
 
+    /// Where the file has no data and reads as zeros, as `FileHoles` finds it.
+    ///
+    /// - Parameter status: As of after opening.
+    package func holes(_ status: FileStatus) throws(FileTreeError) -> [Hole] {
+        try FileHoles.find(in: descriptor, status) { result throws(FileTreeError) in
+            throw .system(result, "lseek", "find holes in", path: path)
+        }
+    }
+}
+
+/// The holes of an open file.
+enum FileHoles {
     /// Where the file has no data and reads as zeros, as far as the file system tells, within its
     /// first `size` bytes: ascending, neither overlapping nor adjacent.
     ///
@@ -112,8 +124,13 @@ package struct FileReader: ~Copyable {
     /// has both a hole and blocks beyond its end, or reserved ones, is only stored with more zeros
     /// than it need be.
     ///
-    /// - Parameter status: As of after opening.
-    package func holes(_ status: FileStatus) throws(FileTreeError) -> [Hole] {
+    /// - Parameters:
+    ///   - status: As of after opening.
+    ///   - fail: Throws the error for a negated errno.
+    static func find(
+        in descriptor: Int32, _ status: FileStatus,
+        fail: (Int64) throws(FileTreeError) -> Never
+    ) throws(FileTreeError) -> [Hole] {
         let (occupied, overflow) = status.blocks.multipliedReportingOverflow(by: 512)
         if overflow || occupied >= status.size || status.size == 0 { return [] }
         let size = Int64(clamping: status.size)
@@ -125,14 +142,14 @@ package struct FileReader: ~Copyable {
             if hole == -Int64(ENXIO) || hole == -Int64(EINVAL) || hole == -Int64(EOPNOTSUPP) {
                 break
             }
-            guard hole >= 0 else { throw .system(hole, "lseek", "find holes in", path: path) }
+            guard hole >= 0 else { try fail(hole) }
             if hole >= size { break }
             var data = csys_seek_data(descriptor, hole)
             if data == -Int64(ENXIO) {
                 // No data behind: a hole up to the end.
                 data = size
             }
-            guard data >= 0 else { throw .system(data, "lseek", "find holes in", path: path) }
+            guard data >= 0 else { try fail(data) }
             let end = min(data, size)
             // Somebody wrote into the hole between the two questions.
             guard end > hole else {

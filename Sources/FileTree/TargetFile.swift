@@ -34,6 +34,13 @@ package final class TargetFile: Sendable {
         }
     }
 
+    /// Where it has no data and reads as zeros: ascending, neither overlapping nor adjacent.
+    package func holes() throws(FileTreeError) -> [Hole] {
+        try FileHoles.find(in: descriptor, status) { result throws(FileTreeError) in
+            throw target.failure(result, relative, "lseek", "find holes in")
+        }
+    }
+
     static func read(
         _ descriptor: Int32, _ buffer: UnsafeMutableRawBufferPointer, _ offset: UInt64,
         fail: (Int) throws(FileTreeError) -> Never

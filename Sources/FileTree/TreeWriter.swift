@@ -343,4 +343,26 @@ package final class TreeWriter: Sendable {
         _ = csys_unlinkat(directory, temporary, 0)
         throw target.failure(result, slot.relative, "renameat", "replace")
     }
+
+    /// The same where nothing may stand under that name.
+    func moveWithoutReplacing(_ temporary: [CChar], _ slot: TargetSlot) throws(FileTreeError) {
+        let directory = slot.parent.descriptor
+        var result = target.unlocking(slot) {
+            csys_renameat_noreplace(directory, temporary, directory, slot.name)
+        }
+        if result == -EINVAL || result == -ENOSYS || result == -EOPNOTSUPP {
+            // NFS and FUSE know no such rename.
+            var status = csys_stat()
+            if csys_lstatat(directory, slot.name, &status) == 0 {
+                result = -EEXIST
+            } else {
+                result = target.unlocking(slot) {
+                    csys_renameat(directory, temporary, directory, slot.name)
+                }
+            }
+        }
+        guard result < 0 else { return }
+        _ = csys_unlinkat(directory, temporary, 0)
+        throw target.failure(result, slot.relative, "renameat", "create")
+    }
 }

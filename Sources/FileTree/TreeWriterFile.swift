@@ -4,8 +4,8 @@ package import SnapshotModel
 import Synchronization
 
 extension TreeWriter {
-    /// Begins a file. Until it is finished it has mode 0600, and lies under a temporary name where
-    /// it replaces another one.
+    /// Begins a file. Until it is finished it has mode 0600 and lies under a temporary name, so that
+    /// nobody, and no later restore, takes what is half written for the file.
     ///
     /// - Parameter entry: Of the file; its flags are needed now, since some work on empty files
     ///   only.
@@ -15,19 +15,15 @@ extension TreeWriter {
         let slot = try target.slot(relative)
         if placement == .inPlace, let writer = try openInPlace(slot) { return writer }
         let flags = O_WRONLY | O_CREAT | O_EXCL | CSYS_O_NOFOLLOW | CSYS_O_CLOEXEC
-        var name = slot.name
-        func create() -> Int32 {
-            target.unlocking(slot) {
-                csys_openat(slot.parent.descriptor, name, flags, 0o600)
+        if placement == .new {
+            var status = csys_stat()
+            if csys_lstatat(slot.parent.descriptor, slot.name, &status) == 0 {
+                throw target.failure(-EEXIST, relative, "openat", "create")
             }
         }
-        var descriptor = Int32(-EEXIST)
-        if placement != .replacing {
-            descriptor = create()
-        }
-        if descriptor == -EEXIST, placement != .new {
-            name = temporaryName()
-            descriptor = create()
+        let name = temporaryName()
+        let descriptor = target.unlocking(slot) {
+            csys_openat(slot.parent.descriptor, name, flags, 0o600)
         }
         guard descriptor >= 0 else {
             throw target.failure(descriptor, relative, "openat", "create")
@@ -42,7 +38,7 @@ extension TreeWriter {
             metadata.applyFlags(early, to: descriptor) { _, _ in }
         }
         return FileWriter(
-            tree: self, slot: slot, temporary: name == slot.name ? nil : name,
+            tree: self, slot: slot, temporary: name, replaces: placement != .new,
             descriptor: descriptor, initialSize: 0,
             state: MetadataState(
                 owner: slot.parent.newOwner, mode: 0o600,
@@ -80,7 +76,7 @@ extension TreeWriter {
         // Half-written content must not run with another user's rights.
         if status.mode & 0o6000 != 0 { _ = csys_fchmod(descriptor, status.mode & 0o777) }
         return FileWriter(
-            tree: self, slot: slot, temporary: nil, descriptor: descriptor,
+            tree: self, slot: slot, temporary: nil, replaces: true, descriptor: descriptor,
             initialSize: status.size, state: nil)
     }
 }
@@ -93,7 +89,10 @@ extension TreeWriter {
 package final class FileWriter: Sendable {
     private let tree: TreeWriter
     private let slot: TargetSlot
+    /// Nil for a file that is rewritten in place.
     private let temporary: [CChar]?
+    /// Whether it may take the name of something that is there.
+    private let replaces: Bool
     private let descriptor: Int32
     private let initialSize: UInt64
     /// What a file that was made by this writer has got; nil for one that was there before.
@@ -105,12 +104,13 @@ package final class FileWriter: Sendable {
     private let isClosed = Atomic<Bool>(false)
 
     fileprivate init(
-        tree: TreeWriter, slot: TargetSlot, temporary: [CChar]?, descriptor: Int32,
-        initialSize: UInt64, state: MetadataState?
+        tree: TreeWriter, slot: TargetSlot, temporary: [CChar]?, replaces: Bool,
+        descriptor: Int32, initialSize: UInt64, state: MetadataState?
     ) {
         self.tree = tree
         self.slot = slot
         self.temporary = temporary
+        self.replaces = replaces
         self.descriptor = descriptor
         self.initialSize = initialSize
         self.state = state
@@ -255,7 +255,7 @@ package final class FileWriter: Sendable {
 
     // MARK: Ending
 
-    /// Gives the file its length and metadata, and its name where it replaces another one.
+    /// Gives the file its length and metadata, and then its name.
     ///
     /// The immutable and append-only flags follow with `TreeWriter.applyLockingFlags`.
     ///
@@ -267,12 +267,18 @@ package final class FileWriter: Sendable {
                 try setLength(entry.size)
             }
             let problems = try applyMetadata(entry)
-            if temporary != nil, tree.flushesBeforeReplacing {
+            if temporary != nil, replaces, tree.flushesBeforeReplacing {
                 let result = csys_fsync(descriptor)
                 guard result == 0 else { throw failure(result, "fsync", "flush") }
             }
             try close()
-            if let temporary { try tree.moveIntoPlace(temporary, slot) }
+            if let temporary {
+                if replaces {
+                    try tree.moveIntoPlace(temporary, slot)
+                } else {
+                    try tree.moveWithoutReplacing(temporary, slot)
+                }
+            }
             tree.target.locks.settle(slot.relative, path: entry.path, entry.flags)
             return problems
         } catch {

@@ -248,9 +248,10 @@ struct ChangeDetection {
         let taken = Set(numbers.values.map(\.number))
         let number: Int
         if let known = fileSystems.indices.first(where: {
-            fileSystems[$0] == name && !taken.contains(UInt32($0))
+            fileSystems[$0].isSame(as: name) && !taken.contains(UInt32($0))
         }) {
             number = known
+            fileSystems[known] = name
         } else {
             fileSystems.append(name)
             number = fileSystems.count - 1

@@ -90,6 +90,9 @@ final class RepairIndexBundles: Sendable {
             if isAgain { repository.noteAlteredTransfer() }
             chunks.add(bundle)
             try writer.add { IndexCodec.write(bundle, to: $0) }
+        } catch let error as BundleError where error.kind == .noIdentity && isWhole(id, buffer) {
+            // Nothing is damaged, and without looking inside its lines would be lost.
+            throw ReplicationError(BundleAccessCache(repository).notForThisOwner(id, error))
         } catch let error as BundleError {
             // A byte that was altered on its way is no damage.
             if !isAgain, !repository.isLocalStore { return try scan(id, buffer, isAgain: true) }
@@ -99,6 +102,25 @@ final class RepairIndexBundles: Sendable {
         } catch {
             throw ReplicationError.lifting(error)
         }
+    }
+
+    /// Whether the bytes of a bundle are what its name says.
+    private func isWhole(_ id: BundleID, _ buffer: ByteBuffer) -> Bool {
+        var stream = DigestStream()
+        let step = repository.readStepBytes
+        var offset = 0
+        while true {
+            guard
+                let count = try? repository.readBundle(
+                    id, range: offset..<(offset + step),
+                    into: UnsafeMutableRawBufferPointer(start: buffer.base, count: step))
+            else { return false }
+            stream.update(UnsafeRawBufferPointer(start: buffer.base, count: count))
+            offset += count
+            if count < step { break }
+        }
+        let found: BundleID = stream.finish()
+        return found == id
     }
 
     // MARK: Damaged bundles

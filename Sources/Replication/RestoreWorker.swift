@@ -307,8 +307,7 @@ final class RestoreWorker: @unchecked Sendable {
             switch record.action {
             case .rewrite: .inPlace
             case .replace: .replacing
-            // Nobody may take a half-written large file for a whole one.
-            default: record.open >= 0 ? .replacing : .new
+            default: .new
             }
         let reused = record.reuse >= 0 ? round.reuses[Int(record.reuse)] : nil
         let source =

@@ -91,9 +91,8 @@ extension RestoreWorker {
         let file = try onTarget { () throws(FileTreeError) in try target.openFile(relative) }
         guard let file, file.status.size > 0 else { return round.decide(index, action) }
         let (reuse, isAll) = try matches(entry, file)
-        if isAll, file.status.size == entry.size, entry.holes.isEmpty, entry.holesList.isEmpty {
-            // Only touched: nothing is fetched and nothing written. Holes were not looked at, so
-            // that a file with some is made anew.
+        if isAll, file.status.size == entry.size, try hasHoles(of: entry, file) {
+            // Only touched: nothing is fetched and nothing written.
             round.decide(index, .same)
             outcome.kept(entry.path)
             outcome.reusedBytes.wrappingAdd(Int(clamping: reuse.bytes), ordering: .relaxed)
@@ -101,6 +100,14 @@ extension RestoreWorker {
             return try fixMetadata(entry, relative)
         }
         round.decide(index, action, reuse: reuse)
+    }
+
+    /// Whether a file that has the entry's content has its holes as well. One that has more than
+    /// the entry is no worse for it.
+    private func hasHoles(of entry: Entry, _ file: TargetFile) throws(RestoreFailure) -> Bool {
+        let wanted = try holes(of: entry)
+        if wanted.isEmpty { return true }
+        return try onTarget { () throws(FileTreeError) in try file.holes() } == wanted
     }
 
     /// Compares a file with an entry chunk by chunk: which ones it holds in their places, and

@@ -104,7 +104,7 @@ package final class Verify {
                 repository: repository, structure: structure, monitor: monitor,
                 cancellation: cancellation)
             let chosen = VerifyData.choose(
-                structure.readable, share: share, marks: verified.marks, depth: .content)
+                structure.readable, share: share, read: verified, depth: .content)
             digested = ahead.digestAhead(chosen) { owner.isOver }
         }
         repository = try lifted { try owner.repository() }.readingStore
@@ -192,10 +192,7 @@ package final class Verify {
             report.findings.append(
                 VerifyFinding(
                     .vanished, "snapshots/\(snapshot.name)",
-                    "this host committed it and it has vanished without being forgotten: the repository has been rolled back, or it was deleted",
-                    remedy:
-                        "compare with another copy of the repository, and find out who can write to this one; once that is settled, delete \(LastCommit.place(for: repository))"
-                ))
+                    LastCommit.vanishedMessage, remedy: LastCommit.vanishedRemedy(repository)))
         }
     }
 
@@ -234,7 +231,8 @@ package final class Verify {
         monitor.phase("data")
         let depth: VerifiedRecord.Depth = repository.access.canReadContent ? .content : .digest
         let chosen = VerifyData.choose(
-            structure.readable, share: share, marks: verified.marks, depth: depth)
+            structure.readable, share: share, read: verified, depth: depth)
+        var sealedToOthers = 0
         for (id, size, outcome) in data.read(chosen, digested: digested) {
             report.bundlesRead += 1
             report.bytesRead += size
@@ -243,6 +241,9 @@ package final class Verify {
             switch outcome {
             case .sound:
                 verified.note(id, VerifiedRecord.Mark(depth: depth, time: options.now))
+            case .sealedToOthers:
+                verified.note(id, VerifiedRecord.Mark(depth: .digest, time: options.now))
+                sealedToOthers += 1
             case .damaged(let message):
                 report.findings.append(
                     VerifyFinding(
@@ -261,6 +262,11 @@ package final class Verify {
             }
         }
         report.contentRead = depth == .content
+        if sealedToOthers > 0 {
+            monitor.note(
+                "\(sealedToOthers == 1 ? "1 bundle is" : "\(sealedToOthers) bundles are") sealed to other owners than the one given: compared with their SHA-256 only; what was stored before an owner was added is opened with the passphrase or identity of an owner of that time"
+            )
+        }
         if report.bundlesRead > 0 {
             do {
                 try verified.store(

@@ -33,6 +33,8 @@ struct VerifyData {
         case damaged(String)
         /// The bytes are sound, but the index says something else of them.
         case misindexed
+        /// The bytes are sound, and sealed to other owners than those at hand.
+        case sealedToOthers
         /// The store failed: nothing is known.
         case unreadable(RepositoryError)
     }
@@ -50,14 +52,15 @@ struct VerifyData {
     /// until their bytes make up the share.
     static func choose(
         _ bundles: [(id: BundleID, size: Int)], share: VerifyOptions.Share,
-        marks: [BundleID: VerifiedRecord.Mark],
-        depth: VerifiedRecord.Depth
+        read: VerifiedRecord, depth: VerifiedRecord.Depth
     ) -> [(id: BundleID, size: Int)] {
         let wanted = share.bytes(of: bundles.reduce(0) { $0 + $1.size })
         let never = Timestamp(seconds: .min)
         func rank(_ id: BundleID) -> (atDepth: Timestamp, atAll: Timestamp) {
-            guard let mark = marks[id] else { return (never, never) }
-            return (mark.depth >= depth ? mark.time : never, mark.time)
+            (
+                read.lastReading(of: id, atLeast: depth) ?? never,
+                read.lastReading(of: id, atLeast: .digest) ?? never
+            )
         }
         let ordered = bundles.map { (bundle: $0, rank: rank($0.id)) }.sorted { left, right in
             if left.rank.atDepth != right.rank.atDepth {
@@ -199,6 +202,11 @@ struct VerifyData {
                 return .misindexed
             }
             return .sound
+        } catch let error as BundleError where error.kind == .noIdentity {
+            // Mostly it was stored before this owner was added. Its bytes tell whether it is whole.
+            let outcome = digest(id, buffer, isCounted: false)
+            if case .sound = outcome { return .sealedToOthers }
+            return outcome
         } catch {
             return outcome(error)
         }

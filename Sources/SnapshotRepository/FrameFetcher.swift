@@ -113,7 +113,7 @@ package final class BundleAccessCache: Sendable {
 extension BundleAccessCache {
     /// Why an owner cannot open a bundle: mostly since it is older than the owner's place among the
     /// owners.
-    private func notForThisOwner(_ id: BundleID, _ error: BundleError) -> RepositoryError {
+    package func notForThisOwner(_ id: BundleID, _ error: BundleError) -> RepositoryError {
         let given = repository.access.owners.map(\.recipient)
         let keys = RepositoryKeys(of: repository)
         let sets = (try? keys.recipientSets(try keys.list()).sets) ?? []

@@ -50,6 +50,28 @@ package struct LastCommit: Sendable {
         return absent.filter { !forgotten.contains($0.snapshot) }
     }
 
+    /// What this host committed and `catalog` does not have: neither listed, nor forgotten, nor there
+    /// and unreadable.
+    package static func vanished(
+        from catalog: SnapshotCatalog, of repository: Repository
+    ) -> [Vanished] {
+        guard let last = load(for: repository) else { return [] }
+        let readable = Set((catalog.snapshots + catalog.forgottenSnapshots).map(\.id))
+        func isThere(_ id: RecordID) -> Bool {
+            readable.contains(SnapshotID(id.word0, id.word1, id.word2, id.word3))
+                || catalog.damaged.contains { $0.subject.contains(id.description) }
+        }
+        return (try? last.missing(isListed: isThere, forgotten: { catalog.forgotten })) ?? []
+    }
+
+    /// What there is to say of one that has vanished.
+    package static let vanishedMessage =
+        "this host committed it and it has vanished without being forgotten: the repository has been rolled back, or it was deleted"
+
+    package static func vanishedRemedy(_ repository: Repository) -> String {
+        "compare with another copy of the repository, and find out who can write to this one; once that is settled, delete \(place(for: repository))"
+    }
+
     /// The file in which `repository`'s last commit is noted.
     package static func place(for repository: Repository) -> String { path(repository) }
 

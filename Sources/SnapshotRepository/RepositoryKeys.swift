@@ -170,7 +170,7 @@ package struct RepositoryKeys: Sendable {
             }
             if owners.contains(where: { set.isProven(by: $0) }) {
                 chosen = set
-            } else if !sets.contains(where: { other in
+            } else if named(set), !sets.contains(where: { other in
                 // A confirmation is one more object with the same body: the one without the proof
                 // stays beside it.
                 other.body == set.body && owners.contains { other.isProven(by: $0) }
@@ -197,6 +197,16 @@ package struct RepositoryKeys: Sendable {
                 )
             }
             chosen = set
+        }
+        // Who has been removed since is no owner any more, but what was stored in his time is sealed
+        // to him. This host knows from its own record that the newer set is the right one.
+        if let pinned, let earlier = chosen, earlier.number < pinned.recipientNumber,
+            let current = sets.first(where: isPinned)
+        {
+            chosen = current
+            notes.append(
+                "the identity that was given is an owner no more, and opens what was stored up to keys/recipients-\(earlier.number)"
+            )
         }
         guard let set = chosen else {
             if sets.isEmpty {
@@ -244,9 +254,14 @@ package struct RepositoryKeys: Sendable {
                 remedy:
                     "somebody has altered keys/: copy it back from another copy of the repository")
         }
-        let mine = owners.filter { set.owners.contains($0.recipient) }
+        // Those of today first. Whoever was an owner once opens what was sealed then.
+        let current = owners.filter { set.owners.contains($0.recipient) }
+        let former = owners.filter { owner in
+            !set.owners.contains(owner.recipient)
+                && sets.contains { $0.owners.contains(owner.recipient) }
+        }
         return RepositoryAccess(
-            host: host, owners: mine.isEmpty ? owners : mine, recipients: set.owners,
+            host: host, owners: current + former, recipients: set.owners,
             recipientNumber: set.number,
             notes: notes)
     }
@@ -303,11 +318,16 @@ package struct RepositoryKeys: Sendable {
             in: store)
     }
 
-    /// Removes a key object by its name or the beginning of it. The last that opens the owner's
-    /// identity stays, and so does what a host needs.
-    package func remove(_ name: String, hasIdentityFile: Bool) throws(RepositoryError) -> String {
+    /// Removes a key object by its name or the beginning of it.
+    ///
+    /// - Parameter staying: A credential that will still be there. It has to open, without the
+    ///   object, something of each set of owners that ever was: so nothing that is stored loses its
+    ///   last key.
+    /// - Throws: `.refused` where it does not, and of what a host needs.
+    package func remove(
+        _ name: String, staying: OwnerCredential
+    ) throws(RepositoryError) -> String {
         let objects = try list()
-        let owners = objects.filter { if case .owner = $0.role { true } else { false } }
         let matching = objects.filter { $0.name == name || $0.name.dropFirst(5).hasPrefix(name) }
         guard matching.count == 1, let object = matching.first else {
             throw RepositoryError(
@@ -318,15 +338,38 @@ package struct RepositoryKeys: Sendable {
         guard case .owner = object.role else {
             throw RepositoryError(.refused, object.name, "cannot be removed: every reader needs it")
         }
-        // One that is damaged opens nothing, so it is no reason to let another go.
-        let remaining = owners.filter { $0 != object && (try? readChecked($0)) != nil }
-        guard !remaining.isEmpty || hasIdentityFile else {
+        let rest = objects.filter { $0 != object }
+        let staying = try stayingOwners(staying, objects: rest)
+        guard !staying.isEmpty else {
             throw RepositoryError(
-                .refused, object.name, "is the last key that opens this repository",
-                remedy: "add another passphrase first: 'batchsync key add --passphrase'")
+                .refused, object.name,
+                "is the only key that the passphrase given opens: nothing shows that another one stays",
+                remedy:
+                    "add another passphrase with 'batchsync key add --passphrase', and give that one here"
+            )
+        }
+        for set in try recipientSets(objects).sets
+        where !set.owners.contains(where: { staying.contains($0) }) {
+            throw RepositoryError(
+                .refused, object.name,
+                "may be the last key to what was stored under keys/recipients-\(set.number), which the key given does not open",
+                remedy:
+                    "give the passphrase or identity, other than this one, of \(set.owners.map { $0.encoded() }.joined(separator: " or "))"
+            )
         }
         try stored { () throws(StorageError) in try store.delete(object.key) }
         return object.name
+    }
+
+    private func stayingOwners(
+        _ credential: OwnerCredential, objects: [KeyObject]
+    ) throws(RepositoryError) -> [X25519Recipient] {
+        do throws(RepositoryError) {
+            return try owners(credential, objects: objects).map(\.recipient)
+        } catch {
+            guard error.kind == .wrongKey else { throw error }
+            return []
+        }
     }
 
     /// What a host needs to back up into this repository, for `key export --host`.

@@ -157,7 +157,10 @@ package struct VerifiedRecord: Sendable {
         }
     }
 
-    package var marks: [BundleID: Mark] = [:]
+    /// The latest reading of each, however deep it went.
+    package private(set) var marks: [BundleID: Mark] = [:]
+    /// The latest reading of each with an owner's identity, which a later one without does not undo.
+    private var contentTimes: [BundleID: Timestamp] = [:]
     /// The records this was read from: they are replaced by the next one that is stored.
     private var sources: [RecordName] = []
 
@@ -182,19 +185,33 @@ package struct VerifiedRecord: Sendable {
     }
 
     package mutating func note(_ id: BundleID, _ mark: Mark) {
+        if mark.depth == .content {
+            contentTimes[id] = max(contentTimes[id] ?? mark.time, mark.time)
+        }
         if let known = marks[id], known.time > mark.time { return }
         marks[id] = mark
+    }
+
+    /// When a bundle was last read at least so deeply; nil where that is not known.
+    package func lastReading(of id: BundleID, atLeast depth: Depth) -> Timestamp? {
+        depth == .content ? contentTimes[id] : marks[id]?.time
     }
 
     /// Stores what is known now, then removes the records it was read from.
     package mutating func store(
         in repository: Repository, time: Timestamp, host: String, keeping: Set<BundleID>
     ) throws(RepositoryError) {
-        let list = marks.filter { keeping.contains($0.key) }.sorted { $0.key < $1.key }.map {
-            JSONValue.array([
-                .string($0.key.description), .string($0.value.depth.rawValue),
-                .string($0.value.time.text),
-            ])
+        var list: [JSONValue] = []
+        func add(_ id: BundleID, _ depth: Depth, _ time: Timestamp) {
+            list.append(
+                .array([
+                    .string(id.description), .string(depth.rawValue), .string(time.text),
+                ]))
+        }
+        for (id, mark) in marks.filter({ keeping.contains($0.key) }).sorted(by: { $0.key < $1.key })
+        {
+            add(id, mark.depth, mark.time)
+            if mark.depth == .digest, let time = contentTimes[id] { add(id, .content, time) }
         }
         let name = try repository.putRecord(
             .verified, time: time,

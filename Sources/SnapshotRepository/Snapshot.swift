@@ -12,6 +12,14 @@ package struct FileSystemName: Sendable, Equatable {
         self.source = source
         self.uuid = uuid
     }
+
+    /// Whether both name one file system. Where it has an identifier of its own that decides: the
+    /// device it lies on may be called otherwise after each start of the machine.
+    package func isSame(as other: FileSystemName) -> Bool {
+        guard type == other.type else { return false }
+        guard let uuid, let otherID = other.uuid else { return self == other }
+        return uuid == otherID
+    }
 }
 
 /// One file that was not kept whole, or not at all.

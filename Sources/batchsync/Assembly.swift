@@ -10,6 +10,11 @@ import Synchronization
 
 /// The one place where rooms are wired: words to store, store and keys to repository.
 struct Assembly {
+    /// Kept for the second who wants it: a command may not be run twice, nor a question be asked.
+    private final class BroughtCredential {
+        var credential: OwnerCredential?
+    }
+
     /// What a verb is going to read.
     enum Need {
         /// Records only: the key of this host is enough. A passphrase is used where the user names
@@ -26,6 +31,7 @@ struct Assembly {
     /// What a verb adds to what is said of stores.
     private let adjust: (inout StoreAccess) -> Void
     private let loaded: LoadedProfile
+    private let brought = BroughtCredential()
 
     init(
         _ options: RepositoryOptions, adjusting: @escaping (inout StoreAccess) -> Void = { _ in }
@@ -256,8 +262,16 @@ struct Assembly {
             credential: "batchsync-passphrase")
     }
 
-    /// What the user brought to open content with.
+    /// What the user brought to open content with. Asked for, or fetched, once for a verb.
     func credential(mayAsk: Bool) throws -> OwnerCredential {
+        if let known = brought.credential { return known }
+        let credential = try bring(mayAsk: mayAsk)
+        if case .none = credential { return credential }
+        brought.credential = credential
+        return credential
+    }
+
+    private func bring(mayAsk: Bool) throws -> OwnerCredential {
         if let files = words?.identity, !files.isEmpty {
             var identities: [X25519Identity] = []
             for path in files {
@@ -294,10 +308,16 @@ struct Assembly {
 
     // MARK: What lies in it
 
-    /// The snapshots, with a line for each record that cannot be read.
+    /// The snapshots, with a line for each record that cannot be read, and for each snapshot that this
+    /// host committed and that has vanished.
     static func catalog(_ repository: Repository) throws -> SnapshotCatalog {
         let catalog = try SnapshotCatalog.load(repository)
         for error in catalog.damaged { Console.shared.say("batchsync: \(error)") }
+        for snapshot in LastCommit.vanished(from: catalog, of: repository) {
+            Console.shared.say(
+                "batchsync: snapshots/\(snapshot.name): \(LastCommit.vanishedMessage)\n  \(LastCommit.vanishedRemedy(repository))"
+            )
+        }
         return catalog
     }
 

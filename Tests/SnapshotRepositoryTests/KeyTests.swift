@@ -33,7 +33,8 @@ struct KeyTests {
         let keys = RepositoryKeys(of: opened)
         let only = try #require(fixture.keys("keys/owner-").first)
         #expect(
-            failure { _ = try keys.remove(only.text, hasIdentityFile: false) }?.kind == .refused)
+            failure { _ = try keys.remove(only.text, staying: .passphrase(first)) }?.kind
+                == .refused)
         #expect(
             failure { _ = try keys.addPassphrase(second, label: "Not A Label", for: owner) }?.kind
                 == .refused)
@@ -43,26 +44,92 @@ struct KeyTests {
         #expect(try fixture.open(.passphrase(second), on: HostPlaces()).access.owners == [owner])
         // A name that several begin with names none of them; nor does one that nothing has.
         #expect(
-            failure { _ = try keys.remove("owner-", hasIdentityFile: false) }?.kind == .notFound)
+            failure { _ = try keys.remove("owner-", staying: .passphrase(second)) }?.kind
+                == .notFound)
         #expect(
-            failure { _ = try keys.remove("owner-bert", hasIdentityFile: false) }?.kind == .notFound
-        )
-        #expect(failure { _ = try keys.remove("host-", hasIdentityFile: true) }?.kind == .refused)
+            failure { _ = try keys.remove("owner-bert", staying: .passphrase(second)) }?.kind
+                == .notFound)
+        #expect(
+            failure { _ = try keys.remove("host-", staying: .identities([owner])) }?.kind
+                == .refused)
 
         // A damaged one is none: the other cannot go as long as nothing else opens the repository.
         let anna = try #require(fixture.keys("keys/owner-anna-").first)
         let whole = try #require(fixture.store.bytes(anna))
         fixture.store.alter(anna) { $0[$0.count - 1] ^= 1 }
         #expect(
-            failure { _ = try keys.remove(only.text, hasIdentityFile: false) }?.kind == .refused)
+            failure { _ = try keys.remove(only.text, staying: .passphrase(first)) }?.kind
+                == .refused)
         // Nor does it keep the sound one from opening.
         #expect(try fixture.open(.passphrase(first), on: HostPlaces()).access.owners == [owner])
         fixture.store.plant(whole, at: anna)
 
-        #expect(try keys.remove("owner-passphrase", hasIdentityFile: false) == only.text)
+        // The passphrase that goes shows nothing of the one that stays.
+        #expect(
+            failure { _ = try keys.remove("owner-passphrase", staying: .passphrase(first)) }?.kind
+                == .refused)
+        #expect(try keys.remove("owner-passphrase", staying: .passphrase(second)) == only.text)
         #expect(
             failure { _ = try fixture.open(.passphrase(first), on: HostPlaces()) }?.kind
                 == .wrongKey)
+    }
+
+    @Test("The last key to what was stored before an owner was added cannot be removed")
+    func lastKeyOfEarlierTime() throws {
+        let words = Array("the first owner's".utf8)
+        let fixture = RepositoryFixture(store: MemoryStore(), host: HostPlaces(), owner: nil)
+        _ = try Repository.create(
+            store: fixture.store, location: RepositoryFixture.location,
+            protection: .passphrase(words), now: RepositoryFixture.time,
+            directories: fixture.host.directories)
+        let opened = try fixture.open(.passphrase(words), on: HostPlaces())
+        let first = try #require(opened.access.owners.first)
+        let host = try #require(opened.access.host)
+        let keys = RepositoryKeys(of: opened)
+        let second = X25519Identity()
+        _ = try keys.putRecipients(
+            [first.recipient, second.recipient], host: host, provenBy: [first],
+            now: RepositoryFixture.time)
+        let others = Array("the second owner's".utf8)
+        _ = try keys.addPassphrase(others, label: "second", for: second)
+        for staying in [OwnerCredential.identities([second]), .passphrase(others)] {
+            #expect(
+                failure { _ = try keys.remove("owner-passphrase", staying: staying) }?.kind
+                    == .refused)
+        }
+        #expect(fixture.keys("keys/owner-passphrase-").count == 1)
+        _ = try keys.remove("owner-second", staying: .passphrase(words))
+        _ = try keys.remove("owner-passphrase", staying: .identities([first]))
+        #expect(fixture.keys("keys/owner-").isEmpty)
+    }
+
+    @Test("A former owner opens what was stored in his time, on a host that has pinned the next set")
+    func formerOwner() throws {
+        let fixture = try RepositoryFixture.withRecipient()
+        let first = try #require(fixture.owner)
+        let opened = try fixture.openAsOwner()
+        let host = try #require(opened.access.host)
+        let keys = RepositoryKeys(of: opened)
+        let second = X25519Identity()
+        _ = try keys.putRecipients(
+            [first.recipient, second.recipient], host: host, provenBy: [first],
+            now: RepositoryFixture.time)
+        let set = try keys.putRecipients(
+            [second.recipient], host: host, provenBy: [second], now: RepositoryFixture.time)
+        let pinned = HostConfiguration(
+            repository: opened.id, configDigest: opened.configDigest, identity: host.identity,
+            recipientNumber: set.number, owners: set.owners)
+        try LocalFile.write(
+            pinned.bytes, to: fixture.host.directories.hostKeyPath(opened.id))
+
+        let later = try fixture.open(.identities([second]))
+        #expect(later.access.owners == [second] && later.access.recipientNumber == set.number)
+        let former = try fixture.open(.identities([first]))
+        #expect(former.access.owners == [first])
+        #expect(former.access.recipients == [second.recipient])
+        #expect(former.access.recipientNumber == set.number)
+        let together = try fixture.open(.identities([first, second]))
+        #expect(together.access.owners == [second, first])
     }
 
     @Test("What an interrupted init left under the same passphrase keeps nobody out")

@@ -1,5 +1,7 @@
 import ArgumentParser
 import FileTree
+import Profiles
+import Replication
 import SnapshotModel
 import SnapshotRepository
 
@@ -9,8 +11,10 @@ struct ExplainCommand: Verb {
         abstract: "Say whether a path is backed up, and which rule decides.",
         discussion: """
             Asks for each path what a backup would ask on its way down from the source, and names the rule, marker or limit \
-            that decides. Without --source and without rules of its own it takes both from the last snapshot of this host.
+            that decides. Without --source and without rules of its own it takes both from the profile, or from the last \
+            snapshot of this host.
 
+                batchsync explain /home/anna/.cache/thumbnails -p nightly
                 batchsync explain /home/anna/.cache/thumbnails -r /backup/repository
                 batchsync explain --source /home --exclude '*.iso' /home/anna/debian.iso
             """)
@@ -34,14 +38,26 @@ struct ExplainCommand: Verb {
         let assembly = Assembly(repository)
         var words = source.map(\.bytes)
         var record = exclusion.recorded
+        let profile = try assembly.profile()
         let hasRepository =
-            repository.repository != nil || RawArguments.environment("BATCHSYNC_REPOSITORY") != nil
-        if words.isEmpty {
+            profile != nil || repository.repository != nil
+            || RawArguments.environment("BATCHSYNC_REPOSITORY") != nil
+        var options: WalkOptions?
+        if words.isEmpty, let profile {
+            let backup = try profile.backupOptions()
+            guard !backup.roots.isEmpty else {
+                throw CommandError.usage(
+                    "the profile \(profile.name) backs up no files",
+                    remedy: "say --source PATH for what is asked about")
+            }
+            words = backup.roots.map(\.path)
+            if exclusion.isEmpty { options = backup.walk }
+        } else if words.isEmpty {
             guard hasRepository else {
                 throw CommandError.usage(
                     "neither a source nor a repository is named",
                     remedy:
-                        "say --source PATH, or -r REPOSITORY for what its last snapshot was made of"
+                        "say --source PATH, -p PROFILE, or -r REPOSITORY for what its last snapshot was made of"
                 )
             }
             let catalog = try Assembly.catalog(try assembly.open(.hostKey))
@@ -50,15 +66,15 @@ struct ExplainCommand: Verb {
             if exclusion.isEmpty { record = ExclusionRecord(last.options) }
         }
         let roots = try SourceRoot.merged(try words.map { try SourceRoot($0) })
-        var options = try record.walkOptions()
+        var walk = try options ?? record.walkOptions()
         if hasRepository {
             let check = SourceCheck(
                 roots: roots, repository: Array(try assembly.location().utf8),
                 directories: try assembly.directories())
-            _ = check.leaveOutOwnFiles(of: &options)
+            _ = check.leaveOutOwnFiles(of: &walk)
         }
         let answers = try paths.map {
-            try ExclusionExplanation.explain($0.bytes, roots: roots, options: options)
+            try ExclusionExplanation.explain($0.bytes, roots: roots, options: walk)
         }
         if output.json {
             JSONOutput.print("explain", [("paths", .array(answers.map(Self.document)))])

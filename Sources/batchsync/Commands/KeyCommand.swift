@@ -250,7 +250,7 @@ struct KeyRemoveCommand: Verb {
                 $0.id.description.hasPrefix(key) && key.count >= 4
             }
             if matching.count == 1 { name = matching[0].name }
-            let removed = try keys.remove(name, hasIdentityFile: !repository.identity.isEmpty)
+            let removed = try keys.remove(name, staying: try assembly.credential(mayAsk: true))
             if output.json {
                 JSONOutput.print("key-remove", [("name", .string(removed))])
             } else {
