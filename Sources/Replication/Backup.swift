@@ -123,7 +123,10 @@ final class BackupRun {
     private let repository: Repository
     private let options: BackupOptions
     private let monitor: any Monitor
-    private(set) var mustRepeat = false
+    private var hasLostTrust = false
+    /// Whether the sources have to be gone over once more.
+    var mustRepeat: Bool { hasLostTrust || watch.hasLost }
+    private let watch: BundleWatch
 
     // The look at the repository that the run decides by.
     private let condemned: CondemnedView
@@ -162,6 +165,7 @@ final class BackupRun {
 
         monitor.phase("reading the index")
         lookedAt = HostClock.monotonic
+        watch = BundleWatch(backup.repository, lookedAt: lookedAt)
         let repository = repository
         var damaged: [RepositoryError] = []
         let listing = try lifted { try repository.listAllRecords() }
@@ -252,7 +256,7 @@ final class BackupRun {
         let lease = Lease(
             repository: repository, index: runIndex, run: run, began: began, host: options.host,
             roots: roots,
-            seconds: options.checkpointSeconds, replicas: replicaRuns)
+            seconds: options.checkpointSeconds, watch: watch, replicas: replicaRuns)
         defer { lease.unfollow() }
         var contentSink: BundleSink?
         var manifestSink: BundleSink?
@@ -530,7 +534,7 @@ final class BackupRun {
         let made = Set(runIndex.madeBundles)
         let repository = repository
         for id in need where !made.contains(id) && !index.isUsable(bundle: id) {
-            mustRepeat = true
+            hasLostTrust = true
             throw ReplicationError(
                 .other, repository.bundleKey(id),
                 "is needed and not to be relied on; nothing was committed")
@@ -545,7 +549,7 @@ final class BackupRun {
         let sizes = runIndex.sizes(of: need)
         for id in need
         where fresh.bundles.contains(id) || listed[id] == nil || listed[id] != sizes[id] {
-            mustRepeat = true
+            hasLostTrust = true
             throw ReplicationError(
                 .other, repository.bundleKey(id),
                 "was condemned or removed while the run went on; nothing was committed")

@@ -80,6 +80,6 @@ extension Snapshot {
     package var retentionCandidate: RetentionCandidate {
         RetentionCandidate(
             id: id, time: time, host: host, roots: roots, tags: tags, isPinned: isPinned,
-            isIncomplete: isIncomplete)
+            isIncomplete: !isWhole, isUndescribed: isUndescribed)
     }
 }

@@ -18,6 +18,7 @@ final class Lease: @unchecked Sendable {
     private let repository: Repository
     private let index: RunIndex
     private let seconds: Int
+    private let watch: BundleWatch
     private let replicas: [ReplicaRun]
     private let state: Mutex<State>
     /// The name of the record that lies in the store. Held while it is renewed: two threads
@@ -26,11 +27,12 @@ final class Lease: @unchecked Sendable {
 
     init(
         repository: Repository, index: RunIndex, run: String, began: Timestamp, host: String,
-        roots: [[UInt8]], seconds: Int, replicas: [ReplicaRun]
+        roots: [[UInt8]], seconds: Int, watch: BundleWatch, replicas: [ReplicaRun]
     ) {
         self.repository = repository
         self.index = index
         self.seconds = seconds
+        self.watch = watch
         self.replicas = replicas
         state = Mutex(
             State(
@@ -103,6 +105,7 @@ final class Lease: @unchecked Sendable {
     /// Puts what is durable and not yet indexed into an index record.
     func flushIndex() throws {
         guard let taken = index.takeLines() else { return }
+        try watch.confirm(taken.bundles)
         let record = try repository.seal(.index, time: nil, payload: taken.lines.bytes)
         try repository.put(record)
         try index.indexed(taken.lines, bundles: taken.bundles, as: record.name, in: repository)

@@ -33,7 +33,7 @@ struct ReplicaCatchUp {
             newest[snapshot.host] = max(newest[snapshot.host] ?? snapshot.time, snapshot.time)
         }
         return source.snapshots.filter { snapshot in
-            guard !snapshot.isIncomplete, !known.contains(snapshot.id),
+            guard snapshot.isWhole, !known.contains(snapshot.id),
                 !target.forgotten.contains(snapshot.id)
             else { return false }
             guard let last = newest[snapshot.host] else { return true }

@@ -38,6 +38,7 @@ final class ReplicaRun: @unchecked Sendable {
     let repository: Repository
     let uploads: UploadLimits
     private(set) var look: StoreLook
+    private let watch: BundleWatch
     private let journal: RunJournal
     private let leftPaths: [String]
     private let state = Mutex(State())
@@ -49,6 +50,7 @@ final class ReplicaRun: @unchecked Sendable {
     ) throws(RepositoryError) {
         self.repository = repository
         self.look = look
+        watch = BundleWatch(repository, lookedAt: look.lookedAt)
         self.uploads = uploads
         leftPaths = RunJournal.leftBehind(repository).paths
         journal = try RunJournal(repository, run: run)
@@ -97,6 +99,7 @@ final class ReplicaRun: @unchecked Sendable {
                     }.map { state.waiting.remove(at: $0) }
                 }
                 guard let next else { return }
+                try watch.confirm(next.bundles)
                 try repository.put(next.record)
                 try next.lines.withUnsafeBytes {
                     try ChunkIndex.noteRecord($0, record: next.record.name, of: repository)

@@ -335,8 +335,18 @@ package final class Verify {
         for (cause, damage) in outcome.harm.damages.sorted(by: {
             $0.value.message < $1.value.message
         }) {
+            if cause == .sealedToOthers {
+                let names = (outcome.snapshots[cause] ?? []).sorted().map {
+                    snapshots[$0].id.short
+                }
+                monitor.note(
+                    "not read, since it is sealed to other owners than the one given: what was stored before an owner was added, of \(names.joined(separator: ", "))"
+                )
+                continue
+            }
             let (kind, object): (VerifyFinding.Kind, String) =
                 switch cause {
+                case .sealedToOthers: continue
                 case .bundle(let id): (.bundleDamaged, repository.bundleKey(id))
                 case .notIndexed, .needLine: (.index, "index/")
                 case .manifest: (.manifest, "manifests")

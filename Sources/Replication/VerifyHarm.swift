@@ -12,6 +12,8 @@ struct VerifyHarm: Sendable {
         case needLine
         /// A piece of a manifest says what cannot be.
         case manifest
+        /// It is sealed to other owners than those at hand, which is no damage.
+        case sealedToOthers
     }
 
     struct Damage: Sendable {

@@ -103,8 +103,11 @@ final class VerifyManifests {
     // MARK: Nodes
 
     /// The cause of a chunk that could not be had.
-    static func cause(_ id: ChunkID, _ index: ChunkIndex) -> VerifyHarm.Cause {
-        index.location(id).map { .bundle($0.bundle) } ?? .notIndexed
+    static func cause(
+        _ id: ChunkID, _ index: ChunkIndex, _ error: RepositoryError
+    ) -> VerifyHarm.Cause {
+        if error.kind == .wrongKey { return .sealedToOthers }
+        return index.location(id).map { .bundle($0.bundle) } ?? .notIndexed
     }
 
     /// Reads a node and those below it, unless they are known already.
@@ -121,7 +124,7 @@ final class VerifyManifests {
             }
             children = read
         } catch {
-            nodeFailures[number] = (Self.cause(id, structure.index), error.description)
+            nodeFailures[number] = (Self.cause(id, structure.index, error), error.description)
             return number
         }
         var node = Node(level: level, children: [])
@@ -180,7 +183,7 @@ final class VerifyManifests {
         } catch {
             var cause = VerifyHarm.Cause.manifest
             for id in snapshot.problemIDs where (try? fetcher.chunk(id)) == nil {
-                cause = Self.cause(id, structure.index)
+                cause = Self.cause(id, structure.index, error)
             }
             outcome.harm.note(cause, error.description, snapshot: number)
         }

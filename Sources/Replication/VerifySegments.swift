@@ -45,8 +45,8 @@ final class VerifySegments {
             let place =
                 "the part of a manifest that begins with \(UTF8Text.display(segment.first)) cannot be read: "
             harm.note(
-                VerifyManifests.cause(segment.id, index), place + error.description, segment: number
-            )
+                VerifyManifests.cause(segment.id, index, error), place + error.description,
+                segment: number)
             return
         }
         guard let needed = index.bundles(ofSegment: segment.id) else {
@@ -178,7 +178,9 @@ final class VerifySegments {
                 }
                 sum += walk(children, depth: depth - 1, &fault, hasLine: hasLine)
             } catch {
-                if fault == nil { fault = (VerifyManifests.cause(id, index), error.description) }
+                if fault == nil {
+                    fault = (VerifyManifests.cause(id, index, error), error.description)
+                }
             }
         }
         return sum
@@ -192,7 +194,7 @@ final class VerifySegments {
             do {
                 joined.append(try fetcher.chunk(id))
             } catch {
-                fault = (VerifyManifests.cause(id, index), error.description)
+                fault = (VerifyManifests.cause(id, index, error), error.description)
                 return 0
             }
             if joined.count > 1 << 30 { break }

@@ -10,10 +10,12 @@ package struct RetentionCandidate: Sendable, Equatable {
     /// It lacks something that was deleted before it was committed. What has problems, but all that
     /// it says it has, is not incomplete.
     package var isIncomplete: Bool
+    /// Nothing tells what it has: it does not count, and no rule removes it.
+    package var isUndescribed: Bool
 
     package init(
         id: SnapshotID, time: Timestamp, host: String, roots: [[UInt8]], tags: [String] = [],
-        isPinned: Bool = false, isIncomplete: Bool = false
+        isPinned: Bool = false, isIncomplete: Bool = false, isUndescribed: Bool = false
     ) {
         self.id = id
         self.time = time
@@ -22,6 +24,7 @@ package struct RetentionCandidate: Sendable, Equatable {
         self.tags = tags
         self.isPinned = isPinned
         self.isIncomplete = isIncomplete
+        self.isUndescribed = isUndescribed
     }
 }
 

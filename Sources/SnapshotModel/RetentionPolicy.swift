@@ -68,6 +68,7 @@ private struct RetentionDecision {
         for position in candidates.indices {
             if candidates[position].isPinned { reasons[position].append(.pinned) }
             if candidates[position].time > now { reasons[position].append(.future) }
+            if candidates[position].isUndescribed { reasons[position].append(.undescribed) }
         }
         for position in real.prefix(while: { [candidates] in candidates[$0].isIncomplete }) {
             reasons[position].append(.newestIncomplete)

@@ -55,6 +55,8 @@ package enum RetentionReason: Sendable, Hashable {
     case incomplete(RetentionPeriod)
     /// It is incomplete, and no whole one is newer.
     case newestIncomplete
+    /// Whether it is whole is not known until the index is repaired, or its host has run again.
+    case undescribed
     case tag(String)
     case pinned
     /// It is dated later than now: nobody knows when it was made.
@@ -71,6 +73,7 @@ package enum RetentionReason: Sendable, Hashable {
         case .newestWithin(let duration, let period): "\(period.name) within \(duration)"
         case .incomplete(let period): "\(period.name) (incomplete)"
         case .newestIncomplete: "newest (incomplete)"
+        case .undescribed: "not described by the index"
         case .tag(let tag): "tag \(tag)"
         case .pinned: "pinned"
         case .future: "dated in the future"
@@ -85,7 +88,7 @@ package enum RetentionReason: Sendable, Hashable {
         case .newest(_, let period, _), .oldest(let period): "keep-\(period.name)"
         case .within: "keep-within"
         case .newestWithin(_, let period): "keep-within-\(period.name)"
-        case .incomplete, .newestIncomplete: "incomplete"
+        case .incomplete, .newestIncomplete, .undescribed: "incomplete"
         case .tag: "keep-tag"
         case .pinned: "pinned"
         case .future: "future"

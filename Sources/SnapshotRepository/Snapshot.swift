@@ -136,6 +136,11 @@ package struct Snapshot: Sendable {
     package var isPinned = false
     /// Prune deleted something it needs before it was committed.
     package var isIncomplete = false
+    /// The index tells nothing of something that it needs: a delete phase that did not see it has
+    /// taken that out and left no record, or the index is damaged.
+    package var isUndescribed = false
+    /// As far as the records tell, all is there that it needs.
+    package var isWhole: Bool { !isIncomplete && !isUndescribed }
 
     package init(time: Timestamp, host: String, roots: [[UInt8]], program: String) {
         self.time = time

@@ -51,14 +51,18 @@ package struct SnapshotCatalog: Sendable {
     }
 
     /// Marks those snapshots incomplete that need what a delete phase removed which had not seen
-    /// them (format.md section 11).
+    /// them, and those of whose need the index tells nothing (format.md section 11).
     package mutating func markIncomplete(_ index: ChunkIndex) {
-        guard !condemned.deletions.isEmpty else { return }
         for position in snapshots.indices {
             let snapshot = snapshots[position]
             let unseen = condemned.bundlesDeletedUnseen(by: snapshot)
-            guard !unseen.isEmpty else { continue }
-            snapshots[position].isIncomplete = index.lacks(snapshot, without: unseen)
+            if !unseen.isEmpty {
+                snapshots[position].isIncomplete = index.lacks(snapshot, without: unseen)
+            }
+            // The records of a delete phase go when it has ended, and a snapshot may arrive later.
+            if !snapshots[position].isIncomplete {
+                snapshots[position].isUndescribed = !index.need(of: snapshot).missing.isEmpty
+            }
         }
     }
 

@@ -310,14 +310,24 @@ struct Assembly {
 
     /// The snapshots, with a line for each record that cannot be read, and for each snapshot that this
     /// host committed and that has vanished.
-    static func catalog(_ repository: Repository) throws -> SnapshotCatalog {
-        let catalog = try SnapshotCatalog.load(repository)
+    static func catalog(
+        _ repository: Repository, in listing: RecordListing? = nil
+    ) throws -> SnapshotCatalog {
+        let catalog = try SnapshotCatalog.load(repository, in: listing)
         for error in catalog.damaged { Console.shared.say("batchsync: \(error)") }
         for snapshot in LastCommit.vanished(from: catalog, of: repository) {
             Console.shared.say(
                 "batchsync: snapshots/\(snapshot.name): \(LastCommit.vanishedMessage)\n  \(LastCommit.vanishedRemedy(repository))"
             )
         }
+        return catalog
+    }
+
+    /// The same with those marked that are not whole, from one look at the store.
+    static func markedCatalog(_ repository: Repository) throws -> SnapshotCatalog {
+        let listing = try repository.listAllRecords()
+        var catalog = try catalog(repository, in: listing)
+        catalog.markIncomplete(try ChunkIndex.load(repository, in: listing))
         return catalog
     }
 

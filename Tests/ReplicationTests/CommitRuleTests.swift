@@ -179,6 +179,40 @@ struct CommitRuleTests {
         #expect(!gone.isEmpty)
         #expect(try need(world, report.snapshot).isDisjoint(with: gone))
         try expectWhole(world, report)
+        // Nothing may describe what was condemned before it was described: with such lines a
+        // snapshot looks whole that is not.
+        let described = Set(try ChunkIndex.load(try world.open()).bundles.map(\.id))
+        #expect(described.isDisjoint(with: gone))
+    }
+
+    @Test(
+        "A snapshot that arrives when a delete phase has ended and left no record is not whole, and stays"
+    )
+    func arrivesLate() throws {
+        let world = try world()
+        try world.backup()
+        let repository = try world.open()
+        func marked() throws -> SnapshotCatalog {
+            var catalog = try SnapshotCatalog.load(repository)
+            catalog.markIncomplete(try ChunkIndex.load(repository))
+            return catalog
+        }
+        #expect(try marked().snapshots.map(\.isWhole) == [true])
+        // The phase took the index lines and the bundles, and then its own records.
+        for name in try repository.listRecords(.index).map(\.name) {
+            try repository.deleteRecord(name)
+        }
+        for id in try repository.listBundles().keys {
+            try world.store.delete(try #require(ObjectKey(repository.bundleKey(id))))
+        }
+        let late = try marked()
+        #expect(late.snapshots.map(\.isWhole) == [false])
+        let candidates = late.snapshots.map(\.retentionCandidate)
+        #expect(candidates.allSatisfy { $0.isIncomplete && $0.isUndescribed })
+        // The next run heals it.
+        world.settle()
+        try expectWhole(world, try world.backup())
+        #expect(try marked().snapshots.map(\.isWhole) == [true, true])
     }
 
     @Test(

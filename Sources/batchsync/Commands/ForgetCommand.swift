@@ -81,7 +81,7 @@ struct ForgetCommand: Verb {
         let assembly = Assembly(repository)
         guard !undo, !dryRun else {
             let (repository, owner) = try open(assembly)
-            let catalog = try Self.catalog(repository)
+            let catalog = try Assembly.markedCatalog(repository)
             if undo {
                 let forget = Forget(repository, host: Assembly.hostName, now: Assembly.now)
                 return try bringBack(forget, catalog, repository)
@@ -91,7 +91,7 @@ struct ForgetCommand: Verb {
         let location = try assembly.location()
         return try RunReporter.keep(.forget, at: [location], try assembly.directories()) { run, _ in
             let (repository, owner) = try open(assembly)
-            let catalog = try Self.catalog(repository)
+            let catalog = try Assembly.markedCatalog(repository)
             let plan = try plan(catalog)
             let until = try Forget(repository, host: Assembly.hostName, now: Assembly.now)
                 .execute(plan, on: catalog)
@@ -137,16 +137,6 @@ struct ForgetCommand: Verb {
         }
         if output.json { JSONOutput.print("forget", document) }
         return status
-    }
-
-    /// The snapshots, the incomplete ones marked.
-    private static func catalog(_ repository: Repository) throws -> SnapshotCatalog {
-        var catalog = try Assembly.catalog(repository)
-        // Only where prune has ever deleted something is there anything to look up in the index.
-        if !catalog.condemned.deletions.isEmpty {
-            catalog.markIncomplete(try Assembly.index(repository))
-        }
-        return catalog
     }
 
     private func plan(_ catalog: SnapshotCatalog) throws -> ForgetPlan {
@@ -261,7 +251,7 @@ struct ForgetCommand: Verb {
         let lost = Set(dryRun ? [] : try forget.undo(chosen, on: catalog))
         let back = chosen.snapshots.filter { !lost.contains($0.id) }
         // What prune has deleted of them is known only when they are listed again.
-        let listed = dryRun ? [] : try Self.catalog(repository).snapshots
+        let listed = dryRun ? [] : try Assembly.markedCatalog(repository).snapshots
         let now = back.map { one in listed.first { $0.id == one.id } ?? one }
         if output.json {
             JSONOutput.print(
@@ -273,7 +263,7 @@ struct ForgetCommand: Verb {
         } else {
             let console = Console.shared
             for snapshot in now {
-                let fault = snapshot.isIncomplete ? ": incomplete, prune has been quicker" : ""
+                let fault = !snapshot.isWhole ? ": incomplete, prune has been quicker" : ""
                 console.out(
                     "snapshot \(snapshot.id.short) of \(TimeText.person(snapshot.time))\(fault)")
             }
@@ -284,6 +274,6 @@ struct ForgetCommand: Verb {
             console.out(
                 "\(count) \(dryRun ? "would be" : "") brought back".replacing("  ", with: " "))
         }
-        return lost.isEmpty && !now.contains(where: \.isIncomplete) ? .done : .partial
+        return lost.isEmpty && now.allSatisfy(\.isWhole) ? .done : .partial
     }
 }

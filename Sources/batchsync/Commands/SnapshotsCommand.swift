@@ -38,11 +38,7 @@ struct SnapshotsCommand: Verb {
 
     func perform() throws -> ExitStatus {
         let repository = try Assembly(repository).open(.hostKey)
-        var catalog = try Assembly.catalog(repository)
-        // Only where prune has ever deleted something is there anything to look up in the index.
-        if !catalog.condemned.deletions.isEmpty {
-            catalog.markIncomplete(try Assembly.index(repository))
-        }
+        let catalog = try Assembly.markedCatalog(repository)
         var snapshots = catalog.snapshots.filter(selection.wants)
         if let last {
             var taken: [String: Int] = [:]
@@ -143,7 +139,7 @@ extension Snapshot {
     var faultText: String {
         var parts: [String] = []
         if problemCount > 0 { parts.append("!\(NumberText.grouped(problemCount))") }
-        if isIncomplete { parts.append("!incomplete") }
+        if !isWhole { parts.append("!incomplete") }
         return parts.joined(separator: " ")
     }
 
@@ -154,7 +150,7 @@ extension Snapshot {
             ("roots", .array(roots.map { JSONValue(path: $0) })),
             ("tags", .array(tags.map { .string($0) })),
             ("description", .optional(description)), ("pinned", .bool(isPinned)),
-            ("incomplete", .bool(isIncomplete)),
+            ("incomplete", .bool(!isWhole)),
             ("program", .string(program)), ("options", options), ("problems", .count(problemCount)),
             ("statistics", statistics.document),
         ])
