@@ -168,10 +168,13 @@ package final class Restore {
                 )
             }
         }
-        for pattern in options.include + options.exclude {
+        let patterns: [(option: String, pattern: [UInt8])] =
+            options.include.map { (option: "--include", pattern: $0) }
+            + options.exclude.map { (option: "--exclude", pattern: $0) }
+        for (option, pattern) in patterns {
             if let defect = GlobPattern(pattern).defect {
                 throw ReplicationError(
-                    .usage, UTF8Text.display(pattern), "can never match: \(defect)",
+                    .usage, "\(option) \(UTF8Text.display(pattern))", "can never match: \(defect)",
                     remedy: "correct the pattern")
             }
         }
