@@ -73,7 +73,24 @@ package struct FileTreeError: Error, Sendable, CustomStringConvertible {
             : "cannot \(operation) \(Self.printable(path)): \(cause)"
     }
 
-    /// The same for a message that has named `known` already.
+    /// What to do next.
+    package var remedy: String {
+        switch kind {
+        case .notFound: "check the path"
+        case .denied: "run this as a user who may do that, or change the permissions"
+        case .exists: "choose another path, or move away what lies there"
+        case .notADirectory: "name a directory, or move away what lies there"
+        case .changed: "name the path without symbolic links, and run this again"
+        case .noSpace: "make room on that file system"
+        case .readOnly: "mount that file system writable, or choose another"
+        case .tooLarge, .unsupported: "choose a place on another file system"
+        case .unavailable: "run this again when the machine has less to do"
+        case .malformed: "'batchsync verify' tells whether the repository is damaged"
+        case .io: "the kernel's log, 'dmesg', tells more: the device may be failing"
+        }
+    }
+
+    /// The description for a message that has named `known` already.
     package func message(after known: [UInt8]) -> String {
         path == known && !path.isEmpty ? "cannot \(operation) it: \(cause)" : description
     }

@@ -50,6 +50,8 @@ struct Retrial: ~Copyable {
     /// How long the call has been failing.
     var failingNanoseconds: Int64 { failures == 0 ? 0 : surroundings.now() - firstFailure }
 
+    private var attempts: String { failures == 1 ? "1 attempt" : "\(failures) attempts" }
+
     /// Part of the work was done: what follows is judged by itself.
     mutating func advanced() {
         failures = 0
@@ -70,7 +72,7 @@ struct Retrial: ~Copyable {
         failures += 1
         if error.kind != .unavailable && !error.isOverload { answeredFailures += 1 }
         guard answeredFailures < policy.attempts else {
-            throw error.adding("given up after \(failures) attempts")
+            throw error.adding("given up after \(attempts)")
         }
         let left = nanoseconds(in: policy.patienceSeconds) - (now - firstFailure)
         let asked = nanoseconds(in: error.retryAfterSeconds ?? 0)
@@ -78,7 +80,7 @@ struct Retrial: ~Copyable {
             throw error.adding(
                 asked > left && left > 0
                     ? "the store asks to be left alone for \(asked / 1_000_000_000) s"
-                    : "given up after \(failures) attempts in \((now - firstFailure) / 1_000_000_000) s"
+                    : "given up after \(attempts) in \((now - firstFailure) / 1_000_000_000) s"
             )
         }
         let backOff = nanoseconds(

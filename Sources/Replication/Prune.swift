@@ -194,8 +194,11 @@ package final class Prune {
             }
         }
         if !report.incomplete.isEmpty {
+            let count = report.incomplete.count
             report.notes.append(
-                "\(report.incomplete.count) snapshots lack what was deleted before they were committed; the next backup of their hosts stores what is missing"
+                count == 1
+                    ? "1 snapshot lacks what was deleted before it was committed; the next backup of its host stores what is missing"
+                    : "\(count) snapshots lack what was deleted before they were committed; the next backup of their hosts stores what is missing"
             )
         }
     }

@@ -56,8 +56,8 @@ struct ReplicaCatchUp {
         _ snapshots: [Snapshot], from source: Member, to target: inout Member
     ) throws(ReplicationError) {
         let (from, to) = (source.repository, target.repository)
-        monitor.note(
-            "\(to.location) lacks \(snapshots.count) snapshots that \(from.location) has: copying")
+        let count = snapshots.count == 1 ? "1 snapshot" : "\(snapshots.count) snapshots"
+        monitor.note("\(to.location) lacks \(count) that \(from.location) has: copying")
         do {
             var look = try StoreLook(to)
             // Where there is a choice of bundles, those that the target may still rely on.

@@ -35,7 +35,8 @@ package struct ReplicationError: Error, Sendable, CustomStringConvertible {
     }
 
     package init(_ error: FileTreeError) {
-        self.init(.files, UTF8Text.display(error.path), error.description)
+        self.init(
+            .files, UTF8Text.display(error.path), error.description, remedy: error.remedy)
     }
 
     package static let interrupted = ReplicationError(.interrupted, "", "interrupted")

@@ -12,6 +12,8 @@ import Synchronization
 /// frame is fetched and opened once a round.
 package final class Restore {
     private let context: RestoreContext
+    /// The target and parents of it, where they were not there, the innermost first.
+    private var made: [String] = []
 
     package init(
         repository: Repository, index: ChunkIndex, snapshot: Snapshot, options: RestoreOptions,
@@ -68,7 +70,13 @@ package final class Restore {
             context.monitor.counts.bytesExpected.store(statistics.bytes, ordering: .relaxed)
         }
         try run.run()
-        try check(run, path)
+        do throws(ReplicationError) {
+            try check(run, path)
+        } catch {
+            // Nothing was found, so nothing lies in what was made.
+            for directory in made { rmdir(directory) }
+            throw error
+        }
         if run.selection.hasIncludes, !run.hasIncluded {
             context.outcome.note(
                 "nothing that was asked for matches --include: a pattern with a slash in it begins at the source, '*' stops at a slash and '**' does not; 'batchsync find' shows what there is"
@@ -160,10 +168,13 @@ package final class Restore {
                 )
             }
         }
-        for pattern in options.include + options.exclude {
+        let patterns: [(option: String, pattern: [UInt8])] =
+            options.include.map { (option: "--include", pattern: $0) }
+            + options.exclude.map { (option: "--exclude", pattern: $0) }
+        for (option, pattern) in patterns {
             if let defect = GlobPattern(pattern).defect {
                 throw ReplicationError(
-                    .usage, UTF8Text.display(pattern), "can never match: \(defect)",
+                    .usage, "\(option) \(UTF8Text.display(pattern))", "can never match: \(defect)",
                     remedy: "correct the pattern")
             }
         }
@@ -183,6 +194,7 @@ package final class Restore {
             guard error.kind == .notFound else { throw ReplicationError(error) }
             isNew = true
             if isDry { return true }
+            made = Self.missing(path)
             context.target = try lifted { try TargetDirectory.open(path: bytes, create: true) }
         }
         guard let target = context.target else { return true }
@@ -200,6 +212,19 @@ package final class Restore {
                 target: target, ownership: context.options.numericIDs ? .numbers : .names)
         }
         return isNew
+    }
+
+    /// The directories that are not there on the way to `path`, the innermost first.
+    private static func missing(_ path: String) -> [String] {
+        var missing: [String] = []
+        var path = path
+        while true {
+            while path.utf8.count > 1, path.utf8.last == 0x2F { path.removeLast() }
+            guard !path.isEmpty, access(path, F_OK) != 0 else { return missing }
+            missing.append(path)
+            guard let slash = path.utf8.lastIndex(of: 0x2F) else { return missing }
+            path = String(path[..<slash])
+        }
     }
 
     /// A restore into the repository would damage it, or fill it.

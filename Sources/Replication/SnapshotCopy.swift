@@ -92,7 +92,9 @@ struct SnapshotCopy {
         }
         let missing = need.filter { !look.holds($0, size: sizes[$0]) }.sorted()
         guard !missing.isEmpty else { return Copied() }
-        monitor.phase("copying \(missing.count) bundles to \(target.location)")
+        monitor.phase(
+            "copying \(missing.count == 1 ? "1 bundle" : "\(missing.count) bundles") to \(target.location)"
+        )
         let state = Mutex<(copied: Copied, failure: ReplicationError?)>((Copied(), nil))
         let (source, target, monitor) = (source, target, monitor)
         let known = sizes

@@ -54,7 +54,8 @@ struct CommandStream {
         guard result == 0 else {
             close(ends[0])
             throw ReplicationError(
-                .command, program, "cannot be started: \(String(cString: strerror(result)))")
+                .command, program, "cannot be started: \(String(cString: strerror(result)))",
+                remedy: "check its name and PATH; nothing was committed")
         }
         descriptor = ends[0]
         self.pid = pid

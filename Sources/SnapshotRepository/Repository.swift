@@ -197,7 +197,9 @@ package final class Repository: Sendable {
                 if error.kind == .notFound || error.kind == .notADirectory {
                     throw RepositoryError(
                         .notARepository, location, "there is no repository here",
-                        remedy: "check the path, or make one with 'batchsync init -r \(location)'")
+                        remedy:
+                            "check the path, or make one with 'batchsync init -r \(location)'; where there was one, put a copy of its config.json back"
+                    )
                 }
                 throw .storage(error)
             }

@@ -287,7 +287,8 @@ package struct RepositoryKeys: Sendable {
             }
         guard isGood else {
             throw RepositoryError(
-                .refused, label, "is not a label: 1 to 32 of a-z, 0-9, '_' and '.'")
+                .refused, label, "is not a label",
+                remedy: "write 1 to 32 of the characters a-z, 0-9, '_' and '.'")
         }
     }
 

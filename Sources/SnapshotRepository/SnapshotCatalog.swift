@@ -90,7 +90,8 @@ package struct SnapshotCatalog: Sendable {
         if text == "latest" || text.hasPrefix("latest~") {
             guard let back = text == "latest" ? 0 : Int(text.dropFirst(7)), back >= 0 else {
                 throw RepositoryError(
-                    .notFound, text, "is not a snapshot: 'latest~N' counts back from the last")
+                    .notFound, text, "is not a snapshot",
+                    remedy: "'latest~N' counts back from the last: latest~1 is the one before it")
             }
             var own = candidates
             if let host {
@@ -105,7 +106,11 @@ package struct SnapshotCatalog: Sendable {
             }
             guard back < own.count else {
                 throw RepositoryError(
-                    .notFound, text, "there are only \(own.count) snapshots to count back through")
+                    .notFound, text,
+                    own.count == 1
+                        ? "there is only 1 snapshot to count back through"
+                        : "there are only \(own.count) snapshots to count back through",
+                    remedy: "'batchsync snapshots' lists them")
             }
             return own[own.count - 1 - back]
         }

@@ -264,6 +264,9 @@ struct ExitStatusTests {
             1,
             "batchsync backup -r repository --stdin-from-command db.sql -- sh -c 'echo half; exit 7'",
             says: "ended with code 7", "nothing was committed")
+        fixture.expect(
+            1, "batchsync backup -r repository --stdin-from-command db.sql -- no-such-program",
+            says: "cannot be started", "check its name")
         fixture.succeed(
             "printf 'from a pipe' | batchsync backup -r repository --stdin-filename piped")
         let snapshots = fixture.json("batchsync snapshots -r repository --json")["snapshots"]?.array
@@ -276,6 +279,8 @@ struct ExitStatusTests {
             "batchsync restore latest~1 --target before -q -r repository --passphrase-file passphrase"
         )
         #expect(readFile(fixture.directory.path("before/dumps/db.sql")) == Array("select\n".utf8))
+        // A name may have a date in it, so nobody would come back for a draft.
+        fixture.succeed("test -z \"$(find host/cache -name '*.draft')\"")
     }
 
     @Test("Every code that the manual lists has a meaning of its own")

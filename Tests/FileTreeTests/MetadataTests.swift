@@ -266,5 +266,7 @@ struct MetadataTests {
             -EACCES, "openat", "open", path: [0x2F, 0x61, 0x0A, 0xFF, 0xC3, 0xA9])
         #expect(error.description == "cannot open /a\\x0a\\xffé: Permission denied (openat)")
         #expect(error.kind == .denied)
+        #expect(error.message(after: error.path) == "cannot open it: Permission denied (openat)")
+        #expect(error.message(after: [0x2F]) == error.description)
     }
 }

@@ -119,6 +119,9 @@ struct TreeWriterMetadataTests {
         #expect(
             problems.first?.description
                 == "/file: cannot set the extended attribute nonsense.a: Operation not supported")
+        #expect(
+            problems.first?.message
+                == "cannot set the extended attribute nonsense.a: Operation not supported")
         let path = scratch.inside + "/file"
         #expect(Scratch.attribute("user.a", of: path) == value)
         #expect(Scratch.attribute("user.empty", of: path) == [])

@@ -141,12 +141,13 @@ struct PowerLossBackupTests {
         var states = 0
         var tried = 0
         let first = try #require(recorded.returns.first?.operations)
-        // A share of all states, and every one soon after a commit.
+        // A share of all states, and every one soon after a commit; in a soak all of them, once.
+        let takesAll = Campaign.isSoak && seed == Campaign.firstSeed
         try forEachPowerLoss(in: recorded.log) { operations, directory in
             states += 1
             guard operations >= first else { return }
             guard
-                choice.next() % 12 == 0
+                takesAll || choice.next() % 12 == 0
                     || recorded.returns.contains(where: { $0.operations == operations })
             else { return }
             tried += 1

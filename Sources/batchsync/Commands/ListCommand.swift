@@ -77,6 +77,9 @@ struct ListCommand: Verb {
 
     func perform() throws -> ExitStatus {
         let opened = try Assembly(repository).open(.owner)
+        if !quiet, !opened.config.isEncrypted {
+            Console.shared.say("batchsync: the repository is not encrypted")
+        }
         let catalog = try Assembly.catalog(opened)
         let found = try Assembly.find(snapshot.snapshot, in: catalog, selection)
         if problems { return try listProblems(of: found, opened) }

@@ -42,12 +42,12 @@ struct StatsCommand: Verb {
         if output.json {
             JSONOutput.print("stats", Self.document(statistics, opened))
         } else {
-            tell(statistics)
+            tell(statistics, opened)
         }
         return statistics.damagedRecords > 0 ? .damaged : .done
     }
 
-    private func tell(_ statistics: RepositoryStatistics) {
+    private func tell(_ statistics: RepositoryStatistics, _ repository: Repository) {
         let console = Console.shared
         if !statistics.snapshots.isEmpty {
             var table = TableOutput([
@@ -91,7 +91,8 @@ struct StatsCommand: Verb {
         console.out(
             "stored as \(NumberText.bytes(statistics.contentStoredBytes))"
                 + (statistics.compression.map { " (\(Self.ratio($0)) : 1)" } ?? "")
-                + ", manifests \(NumberText.bytes(statistics.manifestStoredBytes))")
+                + ", manifests \(NumberText.bytes(statistics.manifestStoredBytes))"
+                + (repository.config.isEncrypted ? "" : "; not encrypted"))
         if statistics.damagedRecords > 0 {
             console.out(
                 console.styled(
@@ -122,7 +123,9 @@ struct StatsCommand: Verb {
             ])
         }
         return [
-            ("repository", .string(repository.id.description)), ("objects", .array(objects)),
+            ("repository", .string(repository.id.description)),
+            ("encryption", .string(repository.config.isEncrypted ? "age" : "none")),
+            ("objects", .array(objects)),
             ("object_count", .count(statistics.objectCount)),
             ("stored_bytes", .count(statistics.storedBytes)),
             ("snapshot_count", .count(statistics.snapshotCount)),

@@ -48,7 +48,7 @@ struct ErrorReport {
         case let error as StorageError:
             (status, message, remedy) = (.failed, error.description, error.remedy)
         case let error as FileTreeError:
-            (status, message, remedy) = (.failed, error.description, "")
+            (status, message, remedy) = (.failed, error.description, error.remedy)
         case let error as ProfileError:
             (status, message, remedy) = (
                 error.kind == .invalid ? .usage : .failed, error.description, error.remedy
