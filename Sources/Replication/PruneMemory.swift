@@ -29,6 +29,8 @@ struct PruneMemory {
         try LocalFile.write(Array(text.utf8), to: snapshotsPath)
     }
 
+    func forgetSnapshots() { LocalFile.remove(snapshotsPath) }
+
     // MARK: Delete phases
 
     /// A delete phase of this process: a locked file as long as the process lives, so that the

@@ -78,6 +78,10 @@ struct ReplicaCatchUp {
                     monitor.note("snapshot \(snapshot.id.short): \(error.description)")
                 }
             }
+            if target.catalog.snapshots.isEmpty, target.catalog.forgotten.isEmpty {
+                // A store that was emptied begins anew: what prune knew of it has been named by now.
+                PruneMemory(to).forgetSnapshots()
+            }
             try takeMarks(from: from, to: to)
             target.catalog = try SnapshotCatalog.load(to)
         } catch {

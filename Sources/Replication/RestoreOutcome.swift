@@ -124,8 +124,9 @@ final class RestoreOutcome: Sendable {
 
     func damage(_ path: [UInt8], object: String, _ message: String) {
         monitor.counts.problems.wrappingAdd(1, ordering: .relaxed)
-        monitor.problem(
-            path, kind: "damaged", message: object.isEmpty ? message : "\(object): \(message)")
+        let said =
+            object.isEmpty || message.contains(object) ? message : "\(object): \(message)"
+        monitor.problem(path, kind: "damaged", message: said)
         state.withLock { state in
             state.report.damagedCount += 1
             guard state.report.damaged.count < RestoreReport.listed else { return }

@@ -261,7 +261,7 @@ package final class Verify {
                         .unreadable, key, error.message, remedy: error.remedy, snapshots: affected))
             }
         }
-        report.contentRead = depth == .content
+        report.contentRead = depth == .content && sealedToOthers < max(report.bundlesRead, 1)
         if sealedToOthers > 0 {
             monitor.note(
                 "\(sealedToOthers == 1 ? "1 bundle is" : "\(sealedToOthers) bundles are") sealed to other owners than the one given: compared with their SHA-256 only; what was stored before an owner was added is opened with the passphrase or identity of an owner of that time"
@@ -346,10 +346,9 @@ package final class Verify {
             }
             let (kind, object): (VerifyFinding.Kind, String) =
                 switch cause {
-                case .sealedToOthers: continue
                 case .bundle(let id): (.bundleDamaged, repository.bundleKey(id))
                 case .notIndexed, .needLine: (.index, "index/")
-                case .manifest: (.manifest, "manifests")
+                case .manifest, .sealedToOthers: (.manifest, "manifests")
                 }
             var position = report.findings.firstIndex { finding in
                 if case .bundle(let id) = cause { return bundle(of: finding, structure) == id }

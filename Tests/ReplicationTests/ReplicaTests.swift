@@ -199,14 +199,24 @@ struct ReplicaTests {
             report.stores.first { $0.location == TwoStores.secondLocation }?.broughtSnapshots == 3)
         #expect(try stores.onFirst == stores.onSecond)
         try stores.expectBothWhole()
+        func prune() throws {
+            _ = try Prune(
+                repository: try stores.open(stores.second, at: TwoStores.secondLocation),
+                options: PruneOptions(host: "first"), monitor: SilentMonitor(),
+                cancellation: Cancellation()
+            ).run()
+        }
+        try prune()
         for object in try stores.second.list(prefix: "")
         where object.key.text != "config.json" {
             try stores.second.delete(object.key)
         }
+        #expect(throws: ReplicationError.self, "what it knew has gone") { try prune() }
         stores.change(9)
         try stores.backup()
         #expect(try stores.onFirst == stores.onSecond)
         try stores.expectWhole(stores.second, at: TwoStores.secondLocation)
+        try prune()
     }
 
     @Test("What one store has condemned is relied on in neither")

@@ -13,8 +13,7 @@ struct StoreGroup {
 
     var repositories: [Repository] { [leader] + replicas.map(\.repository) }
 
-    /// - Throws: What the only store has to say, or that none of several answers; and where two are
-    ///   not of one repository.
+    /// - Throws: What the only store has to say, or that none of several answers.
     init(_ locations: [String], _ assembly: Assembly, _ monitor: any Monitor) throws {
         var found: [(repository: Repository, uploads: UploadLimits)] = []
         var lost: [StoreOutcome] = []
@@ -24,17 +23,25 @@ struct StoreGroup {
                 let repository = try assembly.open(
                     .hostKey, in: opened, asReplica: location != locations[0])
                 if let first = found.first?.repository, first.id != repository.id {
-                    throw CommandError.usage(
-                        "\(location) is another repository than \(first.location)",
-                        remedy: "'batchsync init --replica-of' makes a further store of one")
+                    throw RepositoryError(
+                        .notARepository, location,
+                        "is another repository than \(first.location)",
+                        remedy: Self.makeReplica(of: first.location, at: location))
                 }
                 if found.isEmpty { Self.noteMissingKey(of: repository, monitor) }
                 found.append((repository, opened.uploads))
             } catch {
-                guard locations.count > 1, let failure = Self.failureOfOne(error) else {
+                guard locations.count > 1, var failure = Self.failureOfOne(error) else {
                     throw error
                 }
-                monitor.note("\(location): \(failure.description)")
+                if location != locations[0], case .repository(.notARepository) = failure.kind {
+                    failure = ReplicationError(
+                        failure.kind, failure.subject, failure.message,
+                        remedy: Self.makeReplica(of: locations[0], at: location))
+                }
+                monitor.note(
+                    "\(location): \(failure.description)"
+                        + (failure.remedy.isEmpty ? "" : "; \(failure.remedy)"))
                 lost.append(StoreOutcome(location: location, failure: failure))
             }
         }
@@ -50,6 +57,10 @@ struct StoreGroup {
         uploads = first.uploads
         replicas = found.dropFirst().map { ReplicaTarget($0.repository, uploads: $0.uploads) }
         self.lost = lost
+    }
+
+    private static func makeReplica(of first: String, at location: String) -> String {
+        "'batchsync init --replica-of \(first) -r \(location)' makes an empty place a further store of the repository, and the next run brings what it lacks"
     }
 
     /// A backup needs the host key only: whoever has to bring the owner's secret each night is told
