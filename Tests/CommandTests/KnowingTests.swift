@@ -78,6 +78,33 @@ struct KnowingTests {
         #expect(next()?["path"]?.string == "/ping")
     }
 
+    @Test(
+        "Rules of a profile forget its own snapshots, and none of other sources or by other hosts")
+    func retention() {
+        func profile(_ name: String, _ source: String, _ more: String) {
+            let text = """
+                [repository]
+                location = "\(night.base)/repository"
+                [source]
+                paths = ["\(night.base)/\(source)"]
+                \(more)
+
+                """
+            fixture.directory.write(Array(text.utf8), to: "host/config/\(name).toml")
+        }
+        profile("long", "data/letters", "[retention]\nkeep-last = 100")
+        profile("away", "data", "host = \"away\"")
+        profile("short", "data", "[retention]\nkeep-last = 1\ngroup-by = []")
+        fixture.succeed("for n in 1 2 3; do batchsync run -q long; done; batchsync run -q away")
+        fixture.succeed("batchsync run -q short && batchsync run short")
+        let left =
+            fixture.json("batchsync snapshots -r repository --json")["snapshots"]?.array ?? []
+        let roots = left.compactMap { $0["roots"]?.array?.first?.string }
+        #expect(roots.count { $0.hasSuffix("/letters") } == 3, "\(roots)")
+        #expect(roots.count { $0.hasSuffix("/data") } == 2, "\(roots)")
+        #expect(left.count { $0["host"]?.string == "away" } == 1)
+    }
+
     @Test("What was verified is remembered by share and day, and space as it is")
     func coverage() throws {
         profile("[verify]\nread-data = \"100%\"")

@@ -100,7 +100,7 @@ struct ProfileRun {
             }
             state.done(.verify, at: location, now: Assembly.now)
         }
-        try forget(repository, &store)
+        try forget(repository, &store, like: report.backup?.snapshot)
         try prune(repository, &store, &state)
     }
 
@@ -146,15 +146,19 @@ struct ProfileRun {
         }
     }
 
-    private func forget(_ repository: Repository, _ store: inout RunReport.Store) throws {
+    /// Judges the snapshots of this job, which are those of its host and its sources. What other
+    /// profiles and words have made in the same repository neither counts nor goes.
+    private func forget(
+        _ repository: Repository, _ store: inout RunReport.Store, like made: Snapshot?
+    ) throws {
         let policy = profile.retentionPolicy
-        guard !policy.rules.isEmpty else { return }
+        guard !policy.rules.isEmpty, let made else { return }
         var catalog = try SnapshotCatalog.load(repository)
         catalog.markIncomplete(try ChunkIndex.load(repository))
-        let host = profile.source.host ?? Assembly.hostName
+        let roots = Set(made.roots)
         let plan = try ForgetPlan.byPolicy(
             policy, on: catalog, grouping: profile.retentionGrouping, now: Assembly.now,
-            calendar: .local, isWanted: { $0.host == host })
+            calendar: .local, isWanted: { $0.host == made.host && Set($0.roots) == roots })
         _ = try Forget(repository, host: Assembly.hostName, now: Assembly.now).execute(
             plan, on: catalog)
         store.forgotten = plan.forgotten.map(\.id)
