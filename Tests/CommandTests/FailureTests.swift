@@ -464,6 +464,26 @@ struct FailureTests {
             isLate: false)
     }
 
+    @Test("While a run goes on, status says so, and not that it was killed")
+    func running() throws {
+        night.profile()
+        #expect(night.run().code == 0)
+        var tables = NightFixture.Tables()
+        tables.more = """
+            [hooks]
+            before = ["batchsync status home --json > during", "batchsync status home > words"]
+            """
+        night.profile(tables)
+        let told = night.run()
+        #expect(told.code == 0, "\(told.output)")
+        let during = try #require(JSONValue(parsing: fixture.directory.read("during") ?? []))
+        let runs = during["unfinished_runs"]?.array ?? []
+        #expect(runs.count == 1 && runs.first?["running"]?.bool == true, "\(runs)")
+        let words = fixture.succeed("cat words")
+        #expect(words.contains("home: running since ") && !words.contains("killed"), "\(words)")
+        #expect(told.status["unfinished_runs"]?.array?.isEmpty == true)
+    }
+
     @Test("A run that was killed is told of by status and by the next run, and then no more")
     func killed() {
         night.profile()
