@@ -105,6 +105,38 @@ struct KnowingTests {
         #expect(left.count { $0["host"]?.string == "away" } == 1)
     }
 
+    @Test("A profile that only others inherit from is no job for status and daemon, unless it ran")
+    func base() {
+        let common = """
+            [repository]
+            location = "\(night.base)/repository"
+            [schedule]
+            calendar = "2000-01-01 00:00:00"
+
+            """
+        let source = "[source]\npaths = [\"\(night.base)/data\"]\n"
+        fixture.directory.write(Array(common.utf8), to: "host/config/common.toml")
+        fixture.directory.write(
+            Array("inherit = \"common\"\n\(source)".utf8), to: "host/config/job.toml")
+        // One that is no profile by itself, either.
+        fixture.directory.write(
+            Array("[backup]\ncompression = 1\n".utf8), to: "host/config/few.toml")
+        fixture.directory.write(
+            Array("inherit = \"few\"\n\(common)\(source)".utf8), to: "host/config/other.toml")
+        fixture.succeed("batchsync run -q job && batchsync run -q other")
+        #expect(!fixture.succeed("batchsync status").contains("common"))
+        fixture.expect(1, "batchsync status common", says: "never")
+        let daemon = fixture.succeed("batchsync daemon")
+        #expect(daemon.contains("common: left out, since job inherits from it"), "\(daemon)")
+        #expect(daemon.contains("the times that the profiles name are over"), "\(daemon)")
+        // One that could run and did is a job as well.
+        fixture.directory.write(Array((common + source).utf8), to: "host/config/common.toml")
+        #expect(!fixture.succeed("batchsync status").contains("common"))
+        fixture.succeed("batchsync run -q common")
+        #expect(fixture.succeed("batchsync status").contains("common"))
+        #expect(!fixture.succeed("batchsync daemon").contains("common: left out"))
+    }
+
     @Test("What was verified is remembered by share and day, and space as it is")
     func coverage() throws {
         profile("[verify]\nread-data = \"100%\"")
