@@ -39,6 +39,7 @@ struct NightFailure: Sendable, CustomTestStringConvertible {
     }
 
     static let readAll = "[verify]\nread-data = \"100%\"\n"
+    static let pruneAlways = "[verify]\ninterval = \"7d\"\n[prune]\ninterval = \"0s\"\n"
 
     static let all: [NightFailure] = [
         .init(
@@ -132,6 +133,12 @@ struct NightFailure: Sendable, CustomTestStringConvertible {
                 "f=$(ls repository/snapshots/* | head -n 1); chmod u+w $f; printf damage | dd of=$f bs=1 seek=30 conv=notrunc status=none",
             code: 4, outcome: "damage",
             says: ["/repository: snapshots/", "copy it back from another copy"], hasSnapshot: true),
+        .init(
+            name: "what an earlier snapshot needs is missing, and prune finds out",
+            good: pruneAlways,
+            damage: "rm -f repository/bundles/*/* data/large", more: pruneAlways, code: 4,
+            outcome: "damage", says: ["it needs bundles/", "'batchsync repair index'"],
+            hasSnapshot: true),
         .init(
             name: "the key of the host is gone", damage: "rm host/config/keys/*", code: 12,
             outcome: "failure", says: ["host/config/keys/", "key export --host"]),

@@ -72,7 +72,7 @@ struct ProfileRun {
                 store.failure = failure.message
                 report.failures.append(
                     ("\(repository.location): \(failure.message)", failure.remedy))
-                report.worsen(.partial)
+                report.worsen(failure.status == .damaged ? .damaged : .partial)
             }
             report.stores.append(store)
             guard !Signals.haveArrived else { throw ReplicationError.interrupted }
@@ -101,11 +101,12 @@ struct ProfileRun {
             state.done(.verify, at: location, now: Assembly.now)
         }
         try forget(repository, &store, like: report.backup?.snapshot)
-        try prune(repository, &store, &state)
+        try prune(repository, &store, &state, &report)
     }
 
     private func prune(
-        _ repository: Repository, _ store: inout RunReport.Store, _ state: inout RunState
+        _ repository: Repository, _ store: inout RunReport.Store, _ state: inout RunState,
+        _ report: inout RunReport
     ) throws {
         let location = repository.location
         guard profile.prune.isEnabled,
@@ -117,11 +118,21 @@ struct ProfileRun {
             return
         }
         let budget = profile.prune.maximumRewrite.rewriteBudget
-        let report = try PruneCommand.prune(
+        let pruned = try PruneCommand.prune(
             budget == nil ? repository : try openAsOwner(location), budget: budget,
             level: profile.backup.compression, dryRun: false, monitor: monitor)
-        store.pruned = report
-        store.notices += report.warnings
+        store.pruned = pruned
+        store.notices += pruned.warnings
+        if pruned.foundDamage {
+            report.failures.append(
+                (
+                    "\(location): damage was found while pruning: \(pruned.notes.joined(separator: "; "))",
+                    "run 'batchsync verify --read-data', which names what is affected"
+                ))
+            report.worsen(.damaged)
+            // The next run says it again, until it is mended.
+            return
+        }
         state.done(.prune, at: location, now: Assembly.now)
     }
 
