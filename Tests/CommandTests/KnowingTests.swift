@@ -105,6 +105,24 @@ struct KnowingTests {
         #expect(left.count { $0["host"]?.string == "away" } == 1)
     }
 
+    @Test("What hooks print is kept in the log, the end of it, and shown on demand")
+    func hooks() throws {
+        profile("[hooks]\nbefore = [\"seq 100000; echo dump of 42 tables written\"]")
+        #expect(!fixture.succeed("batchsync run home").contains("42 tables"))
+        let line = try #require(night.log().first { $0["event"]?.string == "hook" })
+        #expect(line["level"]?.string == "info" && line["hook"]?.string == "before")
+        #expect(line["ok"]?.bool == true && line["command"]?.string?.hasPrefix("seq ") == true)
+        let output = line["output"]?.string ?? ""
+        #expect(output.hasSuffix("\n100000\ndump of 42 tables written\n"))
+        #expect(output.utf8.count == 8 << 10)
+        #expect(fixture.succeed("batchsync run -v home").contains("dump of 42 tables written"))
+        profile("[hooks]\nafter = [\"echo no such table; exit 3\"]")
+        fixture.expect(3, "batchsync run home", says: "no such table")
+        let failed = night.log().last { $0["event"]?.string == "hook" }
+        #expect(failed?["level"]?.string == "warning" && failed?["ok"]?.bool == false)
+        #expect(failed?["output"]?.string == "no such table\n")
+    }
+
     @Test("A profile that only others inherit from is no job for status and daemon, unless it ran")
     func base() {
         let common = """

@@ -197,6 +197,7 @@ struct ProfileRun {
                 ? Cancellation() : Signals.cancellation
         ).run(lines)
         report.hooks += outcomes.map { (name, $0) }
+        for outcome in outcomes { monitor.hook(name, outcome) }
         guard let failed = outcomes.last, !failed.isGood else { return true }
         let words = UTF8Text.display(Array(failed.line.utf8))
         report.failures.append(
