@@ -155,6 +155,43 @@ struct KnowingTests {
         #expect(!fixture.succeed("batchsync daemon").contains("common: left out"))
     }
 
+    @Test("What prune gives back is seen by status, by words and in a run")
+    func pruned() throws {
+        fixture.succeed("batchsync init -q -r other --no-encryption --grace-hours 0")
+        func stored(_ words: String) -> Int? {
+            let lines = fixture.json("batchsync status \(words) --json")["lines"]?.array
+            return lines?.first?["stored_bytes"]?.count
+        }
+        func heldBytes() -> Int? {
+            Int(
+                fixture.succeed("cat other/bundles/*/* | wc -c").split(separator: "\n").first ?? "")
+        }
+        let backup = """
+            head -c 400000 /dev/urandom > data/noise && batchsync backup -q -r other data
+            rm data/noise && batchsync backup -q -r other data
+            """
+        for prune in [
+            "batchsync forget --keep-last 1 --prune -r other",
+            "batchsync forget --keep-last 1 -r other && batchsync prune -q -r other",
+        ] {
+            fixture.succeed(backup)
+            #expect((stored("-r other") ?? 0) > 400_000)
+            fixture.succeed(prune)
+            let held = try #require(heldBytes())
+            #expect(held < 400_000 && stored("-r other") == held)
+        }
+        fixture.succeed(backup)
+        var tables = NightFixture.Tables()
+        tables.repository = "location = \"@/other\""
+        tables.more =
+            "[retention]\nkeep-last = 1\n[verify]\ninterval = \"7d\"\n[prune]\ninterval = \"0s\""
+        night.profile(tables)
+        fixture.succeed("batchsync run -q home")
+        let held = try #require(heldBytes())
+        #expect(held < 400_000 && stored("home") == held)
+        #expect(metric("batchsync_store_bytes") == "\(held)")
+    }
+
     @Test("What was verified is remembered by share and day, and space as it is")
     func coverage() throws {
         profile("[verify]\nread-data = \"100%\"")

@@ -79,8 +79,12 @@ struct RunCommand: Verb {
         var findings = RunReporter.Findings()
         if let backup = report.backup { findings.take(backup, at: report.ended) }
         for store in report.stores {
-            guard let verified = store.verified else { continue }
-            findings.take(verified, of: store.location, at: report.ended)
+            if let verified = store.verified {
+                findings.take(verified, of: store.location, at: report.ended)
+            }
+            if let pruned = store.pruned {
+                findings.take(pruned, of: store.location, at: report.ended)
+            }
         }
         reporter.end(RunSummary(report, profile: profile.name), findings)
         withExtendedLifetime(lock) {}
