@@ -192,6 +192,21 @@ struct KnowingTests {
         #expect(metric("batchsync_store_bytes") == "\(held)")
     }
 
+    @Test("A young snapshot makes a run needless only where the repository is the same")
+    func ifOlderThan() {
+        profile()
+        fixture.succeed("batchsync run -q home")
+        let line = "batchsync run --if-older-than 20h home"
+        #expect(fixture.succeed(line).contains("nothing to do"))
+        fixture.succeed("batchsync init -q -r other --recipient $(cat recipient)")
+        var tables = NightFixture.Tables()
+        tables.repository = "location = \"@/other\""
+        night.profile(tables)
+        #expect(!fixture.succeed(line).contains("nothing to do"))
+        fixture.succeed("test -n \"$(ls other/snapshots)\"")
+        #expect(fixture.succeed(line).contains("nothing to do"))
+    }
+
     @Test("What was verified is remembered by share and day, and space as it is")
     func coverage() throws {
         profile("[verify]\nread-data = \"100%\"")

@@ -40,8 +40,10 @@ struct ProfileRun {
 
     private func run(_ report: inout RunReport, ifOlderThan seconds: Int) throws {
         var state = RunState(profile: profile.name, directories: directories)
-        if seconds > 0, !state.isDue(.backup, at: "", every: seconds, now: Assembly.now),
-            let last = state.last(.backup, at: "")
+        // A snapshot in a repository that the profile named before is none in this one.
+        let place = profile.repository.location
+        if seconds > 0, !state.isDue(.backup, at: place, every: seconds, now: Assembly.now),
+            let last = state.last(.backup, at: place)
         {
             report.skipped = "the last good snapshot is of \(TimeText.person(last)): nothing to do"
             return
@@ -60,7 +62,7 @@ struct ProfileRun {
         let backup = try job.run(on: stores)
         report.backup = backup
         if backup.isPartial { report.worsen(.partial) }
-        state.done(.backup, at: "", now: Assembly.now)
+        state.done(.backup, at: place, now: Assembly.now)
 
         let failed = Set(backup.stores.filter { $0.failure != nil }.map(\.location))
         for repository in stores.repositories where !failed.contains(repository.location) {
