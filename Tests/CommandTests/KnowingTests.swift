@@ -207,6 +207,21 @@ struct KnowingTests {
         #expect(fixture.succeed(line).contains("nothing to do"))
     }
 
+    @Test("Two profiles that write one file of metrics are named by profile check")
+    func sharedTextfile() {
+        profile()
+        fixture.succeed("cp host/config/home.toml host/config/twin.toml")
+        fixture.expect(
+            0, "batchsync profile check", says: "twin writes \(night.base)/home.prom as well",
+            "home writes \(night.base)/home.prom as well")
+        // What only the twin inherits from is no job and writes nothing.
+        fixture.directory.write(
+            Array("inherit = \"home\"\n".utf8), to: "host/config/twin.toml", mode: 0o644)
+        #expect(!fixture.succeed("batchsync profile check").contains("as well"))
+        fixture.succeed("batchsync run -q home")
+        fixture.expect(0, "batchsync profile check twin", says: "home writes ")
+    }
+
     @Test("What was verified is remembered by share and day, and space as it is")
     func coverage() throws {
         profile("[verify]\nread-data = \"100%\"")

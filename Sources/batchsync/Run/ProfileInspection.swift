@@ -13,7 +13,8 @@ struct ProfileInspection {
     /// What will probably not do what was meant.
     private(set) var warnings: [ProfileProblem] = []
 
-    init(_ profile: Profile) {
+    /// - Parameter others: The other jobs of this host.
+    init(_ profile: Profile, beside others: [Profile] = []) {
         self.profile = profile
         inspectStore(profile.repository, "repository")
         for (index, replica) in profile.replicas.enumerated() {
@@ -30,6 +31,12 @@ struct ProfileInspection {
         inspectNotifications()
         if let file = profile.metrics.textfile {
             inspectDirectory(ofFile: file, "metrics.textfile")
+            if let other = others.first(where: { $0.metrics.textfile == file }) {
+                warn(
+                    "metrics.textfile",
+                    "\(other.name) writes \(file) as well, which then tells only of the last run",
+                    remedy: "give each profile a file of its own")
+            }
         }
         problems.sort { ($0.file, $0.line) < ($1.file, $1.line) }
         warnings.sort { ($0.file, $0.line) < ($1.file, $1.line) }
