@@ -113,6 +113,34 @@ struct ProfileInspection {
         return Set(paths).sorted().filter(isExposed).map { "\(exposure($0)): chmod 600 \($0)" }
     }
 
+    /// What reaches stores from here by variables that neither systemd nor cron hands to a run, as
+    /// sentences with what to do.
+    static func missingWhenScheduled(_ profile: Profile) -> [(message: String, remedy: String)] {
+        var found: [(message: String, remedy: String)] = []
+        for store in [profile.repository] + profile.replicas where store.isAddress(of: "s3") {
+            func look(_ what: String, _ isWritten: Bool, _ variables: [String], _ keys: String) {
+                guard !isWritten,
+                    let variable = variables.first(where: { RawArguments.environment($0) != nil })
+                else { return }
+                found.append(
+                    (
+                        "\(what) of \(store.location) comes from the variable \(variable), which is not there at night",
+                        "write \(keys) below the store's location"
+                    ))
+            }
+            look(
+                "the key", store.accessKeyID != nil || store.awsProfile != nil,
+                ["AWS_ACCESS_KEY_ID", "AWS_PROFILE"],
+                "aws-access-key-id and aws-secret-access-key, by reference, or aws-profile")
+            look(
+                "the server", store.endpoint != nil, ["AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL"],
+                "endpoint")
+            look(
+                "the region", store.region != nil, ["AWS_REGION", "AWS_DEFAULT_REGION"], "region")
+        }
+        return found
+    }
+
     // MARK: Sources
 
     private mutating func inspectSource() {
