@@ -94,6 +94,20 @@ if [ "$1" = remove ] && [ -z "${DPKG_ROOT:-}" ]; then
             systemctl disable --now "${timer##*/}" || true
         fi
     done
+    # Those of the template, which goes with the package and would leave its links behind.
+    for link in /etc/systemd/system/*.wants/batchsync@*.timer; do
+        [ -L "$link" ] || continue
+        if [ -d /run/systemd/system ]; then
+            systemctl disable --now "${link##*/}" || true
+        fi
+        rm -f "$link"
+    done
+    # Crontabs belong to their users.
+    for crontab in /var/spool/cron/crontabs/*; do
+        [ -f "$crontab" ] || continue
+        grep -q '# batchsync schedule ' "$crontab" || continue
+        echo "batchsync: the crontab of ${crontab##*/} still runs it: take its lines out with 'crontab -e'" >&2
+    done
 fi
 END
 cat > "$tree/DEBIAN/postrm" << 'END'

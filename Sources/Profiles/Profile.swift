@@ -180,7 +180,8 @@ extension Profile {
         package var withinQuarterly: RetentionDuration?
         package var withinYearly: RetentionDuration?
         package var tags: [String] = []
-        // Two hosts, or two jobs of one host, must not push out each other's snapshots.
+        // As the verb forget groups them. A run judges only snapshots of its own host and sources, so
+        // that two jobs cannot push out each other's.
         package var groupBy: [Property] = [.host, .paths]
 
         package init() {}

@@ -54,15 +54,17 @@ package struct ProfileSearchPath: Sendable, Equatable {
             }
             return path
         }
-        for directory in directories {
-            let path = "\(directory)/\(word).toml"
-            if access(path, F_OK) == 0 { return path }
-        }
+        if let path = file(named: word) { return path }
         let near = Spelling.nearest(to: word, among: names)
         throw ProfileError(
             .notFound, "there is no profile \(TOMLText.quoted(word)) in \(list)",
             remedy: near.map { "did you mean \($0)?" }
                 ?? "write \(directories[0])/\(word).toml, or name a file by its path")
+    }
+
+    /// The file of the profile with this name; nil where there is none.
+    package func file(named name: String) -> String? {
+        directories.map { "\($0)/\(name).toml" }.first { access($0, F_OK) == 0 }
     }
 
     /// The profiles there are, each once, in order.

@@ -53,7 +53,7 @@ package final class RunLog: Sendable {
     /// Writes a line.
     ///
     /// - Parameter event: What happened, one word, by which lines are told apart: `started`,
-    ///   `problem`, `note`, `ended`.
+    ///   `hook`, `problem`, `note`, `ended`.
     /// - Parameter message: A sentence.
     package func write(
         _ level: Level, _ event: String, _ message: String,

@@ -66,8 +66,7 @@ package struct StatusRecord: Sendable, Equatable {
     /// Stored bytes by day since 1970, as the day's last run left them.
     package private(set) var space: [Int: Int] = [:]
 
-    /// A profile that changes its sources leaves the old ones behind; so does somebody who backs up
-    /// this and that by words.
+    /// Somebody who backs up this and that by words leaves the old ones behind.
     private static let sourcesKept = 32
     private static let daysKept = 400
 
@@ -79,10 +78,11 @@ package struct StatusRecord: Sendable, Equatable {
     // MARK: What runs tell
 
     /// A snapshot that the store has now. A profile has the sources that its last run had, and no
-    /// others.
+    /// others, whatever the host was called: containers have another name each time.
     package mutating func note(_ source: Source) {
         sources.removeAll { known in
-            known.host == source.host && (profile != nil || Set(known.roots) == Set(source.roots))
+            profile != nil
+                || known.host == source.host && Set(known.roots) == Set(source.roots)
         }
         sources.append(source)
         sources = Array(sources.sorted { $0.time < $1.time }.suffix(Self.sourcesKept))

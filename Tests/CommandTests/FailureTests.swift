@@ -39,6 +39,7 @@ struct NightFailure: Sendable, CustomTestStringConvertible {
     }
 
     static let readAll = "[verify]\nread-data = \"100%\"\n"
+    static let pruneAlways = "[verify]\ninterval = \"7d\"\n[prune]\ninterval = \"0s\"\n"
 
     static let all: [NightFailure] = [
         .init(
@@ -132,6 +133,12 @@ struct NightFailure: Sendable, CustomTestStringConvertible {
                 "f=$(ls repository/snapshots/* | head -n 1); chmod u+w $f; printf damage | dd of=$f bs=1 seek=30 conv=notrunc status=none",
             code: 4, outcome: "damage",
             says: ["/repository: snapshots/", "copy it back from another copy"], hasSnapshot: true),
+        .init(
+            name: "what an earlier snapshot needs is missing, and prune finds out",
+            good: pruneAlways,
+            damage: "rm -f repository/bundles/*/* data/large", more: pruneAlways, code: 4,
+            outcome: "damage", says: ["it needs bundles/", "'batchsync repair index'"],
+            hasSnapshot: true),
         .init(
             name: "the key of the host is gone", damage: "rm host/config/keys/*", code: 12,
             outcome: "failure", says: ["host/config/keys/", "key export --host"]),
@@ -462,6 +469,26 @@ struct FailureTests {
         expect(
             told, code: 1, outcome: "failure", says: ["host/state/runs"], hasSnapshot: false,
             isLate: false)
+    }
+
+    @Test("While a run goes on, status says so, and not that it was killed")
+    func running() throws {
+        night.profile()
+        #expect(night.run().code == 0)
+        var tables = NightFixture.Tables()
+        tables.more = """
+            [hooks]
+            before = ["batchsync status home --json > during", "batchsync status home > words"]
+            """
+        night.profile(tables)
+        let told = night.run()
+        #expect(told.code == 0, "\(told.output)")
+        let during = try #require(JSONValue(parsing: fixture.directory.read("during") ?? []))
+        let runs = during["unfinished_runs"]?.array ?? []
+        #expect(runs.count == 1 && runs.first?["running"]?.bool == true, "\(runs)")
+        let words = fixture.succeed("cat words")
+        #expect(words.contains("home: running since ") && !words.contains("killed"), "\(words)")
+        #expect(told.status["unfinished_runs"]?.array?.isEmpty == true)
     }
 
     @Test("A run that was killed is told of by status and by the next run, and then no more")

@@ -78,6 +78,150 @@ struct KnowingTests {
         #expect(next()?["path"]?.string == "/ping")
     }
 
+    @Test(
+        "Rules of a profile forget its own snapshots, and none of other sources or by other hosts")
+    func retention() {
+        func profile(_ name: String, _ source: String, _ more: String) {
+            let text = """
+                [repository]
+                location = "\(night.base)/repository"
+                [source]
+                paths = ["\(night.base)/\(source)"]
+                \(more)
+
+                """
+            fixture.directory.write(Array(text.utf8), to: "host/config/\(name).toml")
+        }
+        profile("long", "data/letters", "[retention]\nkeep-last = 100")
+        profile("away", "data", "host = \"away\"")
+        profile("short", "data", "[retention]\nkeep-last = 1\ngroup-by = []")
+        fixture.succeed("for n in 1 2 3; do batchsync run -q long; done; batchsync run -q away")
+        fixture.succeed("batchsync run -q short && batchsync run short")
+        let left =
+            fixture.json("batchsync snapshots -r repository --json")["snapshots"]?.array ?? []
+        let roots = left.compactMap { $0["roots"]?.array?.first?.string }
+        #expect(roots.count { $0.hasSuffix("/letters") } == 3, "\(roots)")
+        #expect(roots.count { $0.hasSuffix("/data") } == 2, "\(roots)")
+        #expect(left.count { $0["host"]?.string == "away" } == 1)
+    }
+
+    @Test("What hooks print is kept in the log, the end of it, and shown on demand")
+    func hooks() throws {
+        profile("[hooks]\nbefore = [\"seq 100000; echo dump of 42 tables written\"]")
+        #expect(!fixture.succeed("batchsync run home").contains("42 tables"))
+        let line = try #require(night.log().first { $0["event"]?.string == "hook" })
+        #expect(line["level"]?.string == "info" && line["hook"]?.string == "before")
+        #expect(line["ok"]?.bool == true && line["command"]?.string?.hasPrefix("seq ") == true)
+        let output = line["output"]?.string ?? ""
+        #expect(output.hasSuffix("\n100000\ndump of 42 tables written\n"))
+        #expect(output.utf8.count == 8 << 10)
+        #expect(fixture.succeed("batchsync run -v home").contains("dump of 42 tables written"))
+        profile("[hooks]\nafter = [\"echo no such table; exit 3\"]")
+        fixture.expect(3, "batchsync run home", says: "no such table")
+        let failed = night.log().last { $0["event"]?.string == "hook" }
+        #expect(failed?["level"]?.string == "warning" && failed?["ok"]?.bool == false)
+        #expect(failed?["output"]?.string == "no such table\n")
+    }
+
+    @Test("A profile that only others inherit from is no job for status and daemon, unless it ran")
+    func base() {
+        let common = """
+            [repository]
+            location = "\(night.base)/repository"
+            [schedule]
+            calendar = "2000-01-01 00:00:00"
+
+            """
+        let source = "[source]\npaths = [\"\(night.base)/data\"]\n"
+        fixture.directory.write(Array(common.utf8), to: "host/config/common.toml")
+        fixture.directory.write(
+            Array("inherit = \"common\"\n\(source)".utf8), to: "host/config/job.toml")
+        // One that is no profile by itself, either.
+        fixture.directory.write(
+            Array("[backup]\ncompression = 1\n".utf8), to: "host/config/few.toml")
+        fixture.directory.write(
+            Array("inherit = \"few\"\n\(common)\(source)".utf8), to: "host/config/other.toml")
+        fixture.succeed("batchsync run -q job && batchsync run -q other")
+        #expect(!fixture.succeed("batchsync status").contains("common"))
+        fixture.expect(1, "batchsync status common", says: "never")
+        let daemon = fixture.succeed("batchsync daemon")
+        #expect(daemon.contains("common: left out, since job inherits from it"), "\(daemon)")
+        #expect(daemon.contains("the times that the profiles name are over"), "\(daemon)")
+        // One that could run and did is a job as well.
+        fixture.directory.write(Array((common + source).utf8), to: "host/config/common.toml")
+        #expect(!fixture.succeed("batchsync status").contains("common"))
+        fixture.succeed("batchsync run -q common")
+        #expect(fixture.succeed("batchsync status").contains("common"))
+        #expect(!fixture.succeed("batchsync daemon").contains("common: left out"))
+    }
+
+    @Test("What prune gives back is seen by status, by words and in a run")
+    func pruned() throws {
+        fixture.succeed("batchsync init -q -r other --no-encryption --grace-hours 0")
+        func stored(_ words: String) -> Int? {
+            let lines = fixture.json("batchsync status \(words) --json")["lines"]?.array
+            return lines?.first?["stored_bytes"]?.count
+        }
+        func heldBytes() -> Int? {
+            Int(
+                fixture.succeed("cat other/bundles/*/* | wc -c").split(separator: "\n").first ?? "")
+        }
+        let backup = """
+            head -c 400000 /dev/urandom > data/noise && batchsync backup -q -r other data
+            rm data/noise && batchsync backup -q -r other data
+            """
+        for prune in [
+            "batchsync forget --keep-last 1 --prune -r other",
+            "batchsync forget --keep-last 1 -r other && batchsync prune -q -r other",
+        ] {
+            fixture.succeed(backup)
+            #expect((stored("-r other") ?? 0) > 400_000)
+            fixture.succeed(prune)
+            let held = try #require(heldBytes())
+            #expect(held < 400_000 && stored("-r other") == held)
+        }
+        fixture.succeed(backup)
+        var tables = NightFixture.Tables()
+        tables.repository = "location = \"@/other\""
+        tables.more =
+            "[retention]\nkeep-last = 1\n[verify]\ninterval = \"7d\"\n[prune]\ninterval = \"0s\""
+        night.profile(tables)
+        fixture.succeed("batchsync run -q home")
+        let held = try #require(heldBytes())
+        #expect(held < 400_000 && stored("home") == held)
+        #expect(metric("batchsync_store_bytes") == "\(held)")
+    }
+
+    @Test("A young snapshot makes a run needless only where the repository is the same")
+    func ifOlderThan() {
+        profile()
+        fixture.succeed("batchsync run -q home")
+        let line = "batchsync run --if-older-than 20h home"
+        #expect(fixture.succeed(line).contains("nothing to do"))
+        fixture.succeed("batchsync init -q -r other --recipient $(cat recipient)")
+        var tables = NightFixture.Tables()
+        tables.repository = "location = \"@/other\""
+        night.profile(tables)
+        #expect(!fixture.succeed(line).contains("nothing to do"))
+        fixture.succeed("test -n \"$(ls other/snapshots)\"")
+        #expect(fixture.succeed(line).contains("nothing to do"))
+    }
+
+    @Test("Two profiles that write one file of metrics are named by profile check")
+    func sharedTextfile() {
+        profile()
+        fixture.succeed("cp host/config/home.toml host/config/twin.toml")
+        fixture.expect(
+            0, "batchsync profile check", says: "twin writes \(night.base)/home.prom as well",
+            "home writes \(night.base)/home.prom as well")
+        // What only the twin inherits from is no job and writes nothing.
+        fixture.directory.write(
+            Array("inherit = \"home\"\n".utf8), to: "host/config/twin.toml", mode: 0o644)
+        #expect(!fixture.succeed("batchsync profile check").contains("as well"))
+        fixture.succeed("batchsync run -q home")
+        fixture.expect(0, "batchsync profile check twin", says: "home writes ")
+    }
+
     @Test("What was verified is remembered by share and day, and space as it is")
     func coverage() throws {
         profile("[verify]\nread-data = \"100%\"")

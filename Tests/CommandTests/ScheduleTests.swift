@@ -54,6 +54,21 @@ struct ScheduleTests {
         #expect(said.isEmpty, "\(said)")
     }
 
+    @Test("What reaches a bucket only by variables of the environment is named on installation")
+    func variables() {
+        let fixture = fixture()
+        fixture.succeed("sed -i 's,\"repository\",\"s3://bucket/prefix\",' home.toml")
+        #expect(!fixture.succeed(Self.install).contains("AWS_"))
+        let variables = "AWS_ACCESS_KEY_ID=id AWS_SECRET_ACCESS_KEY=secret AWS_REGION=eu-central-1"
+        fixture.expect(
+            0, "\(variables) \(Self.install)", says: "the variable AWS_ACCESS_KEY_ID",
+            "write aws-access-key-id", "the variable AWS_REGION", "write region")
+        fixture.succeed(
+            "sed -i 's,^location.*,&\\nregion = \"eu-central-1\"\\naws-profile = \"backup\",' home.toml"
+        )
+        #expect(!fixture.succeed("\(variables) \(Self.install)").contains("AWS_"))
+    }
+
     @Test("systemd has nothing to say against the units of an ordinary user")
     func userUnits() throws {
         let fixture = fixture()

@@ -65,6 +65,29 @@ struct TellingTests {
         #expect(made.hasPrefix("Fingerprint of the keys: "))
     }
 
+    @Test("init -p encrypts with the passphrase that the profile names, unless words name another")
+    func initByProfile() {
+        let fixture = CommandFixture()
+        let profile = """
+            [repository]
+            location = "repository"
+            [credentials]
+            passphrase = { file = "passphrase" }
+            [source]
+            paths = ["data"]
+
+            """
+        fixture.directory.write(Array(profile.utf8), to: "job.toml", mode: 0o644)
+        fixture.succeed(
+            "chmod 600 passphrase wrong-passphrase && mkdir data && echo hello > data/file")
+        fixture.succeed("BATCHSYNC_PASSPHRASE=another batchsync init -p ./job.toml")
+        fixture.succeed("batchsync run -q ./job.toml")
+        fixture.succeed("batchsync ls latest \(Self.withPassphrase)")
+        fixture.succeed("sed -i 's/\"repository\"/\"other\"/' job.toml")
+        fixture.succeed("batchsync init -p ./job.toml --passphrase-file wrong-passphrase")
+        fixture.expect(12, "batchsync verify -r other --passphrase-file passphrase")
+    }
+
     @Test("dump says why it has no --json")
     func dumpJSON() {
         let fixture = CommandFixture()

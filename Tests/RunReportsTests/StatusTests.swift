@@ -148,6 +148,16 @@ struct StatusTests {
         }
     }
 
+    @Test("A host that has another name is no other job of a profile, and another one by words")
+    func hostRenamed() {
+        for (profile, hosts) in [("home", ["beta"]), (nil, ["alpha", "beta"])] {
+            var record = StatusRecord(profile: profile, location: "x")
+            record.note(RunSamples.source(RunSamples.days(0), host: "alpha"))
+            record.note(RunSamples.source(RunSamples.days(1), host: "beta"))
+            #expect(record.sources.map(\.host) == hosts)
+        }
+    }
+
     @Test("Sources that nobody backs up any more are forgotten at some time")
     func sourcesBounded() {
         var record = StatusRecord(profile: nil, location: "x")

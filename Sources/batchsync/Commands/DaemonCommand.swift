@@ -1,6 +1,7 @@
 import ArgumentParser
 import Glibc
 import Profiles
+import RunReports
 import SnapshotModel
 import SnapshotRepository
 
@@ -10,7 +11,7 @@ struct DaemonCommand: Verb {
         abstract: "Run profiles at their times, in one process that stays, for containers.",
         discussion: """
             Runs each profile at the times of its key calendar, as batchsync schedule has systemd do it, in a process \
-            of its own, one after another. Without names all profiles that are found and have times. A time that passes while another job runs is made \
+            of its own, one after another. Without names all profiles that are found and have times, but for those that only others inherit from. A time that passes while another job runs is made \
             up for, once; what passed while the daemon was not there is not. A local time that the clocks skip runs at the change, one that they show twice runs the first time. Profiles are read again before each run.
 
                 batchsync daemon
@@ -30,7 +31,7 @@ struct DaemonCommand: Verb {
         if names.isEmpty {
             let search = ProfileSearchPath(
                 environment: Assembly.wholeEnvironment, isRoot: geteuid() == 0)
-            names = try search.names.filter { !(try Assembly.load($0).schedule.calendar.isEmpty) }
+            names = try jobs(search)
             guard !names.isEmpty else {
                 throw CommandError.usage(
                     "no profile in \(search.directories.joined(separator: " or ")) says when it runs",
@@ -48,5 +49,21 @@ struct DaemonCommand: Verb {
         Signals.stopCleanly()
         try daemon.run()
         return .done
+    }
+
+    /// What has times and is a job.
+    private func jobs(_ search: ProfileSearchPath) throws -> [String] {
+        let known = StatusBook(state: Assembly.standardDirectories.state).all()
+        let profiles = FoundProfiles(search.names, search: search, known: known)
+        return try search.names.filter { name in
+            guard let heir = profiles.heirOfBase(name) else {
+                return !(try Assembly.load(name).schedule.calendar.isEmpty)
+            }
+            if let profile = try? Assembly.load(name), !profile.schedule.calendar.isEmpty {
+                Console.shared.out(
+                    "\(name): left out, since \(heir) inherits from it; name it to run it as well")
+            }
+            return false
+        }
     }
 }

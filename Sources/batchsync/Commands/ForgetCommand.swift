@@ -86,10 +86,11 @@ struct ForgetCommand: Verb {
                 let forget = Forget(repository, host: Assembly.hostName, now: Assembly.now)
                 return try bringBack(forget, catalog, repository)
             }
-            return try finish(plan(catalog), until: nil, catalog, repository, owner)
+            return try finish(plan(catalog), until: nil, catalog, repository, owner).status
         }
         let location = try assembly.location()
-        return try RunReporter.keep(.forget, at: [location], try assembly.directories()) { run, _ in
+        return try RunReporter.keep(.forget, at: [location], try assembly.directories()) {
+            run, findings in
             let (repository, owner) = try open(assembly)
             let catalog = try Assembly.markedCatalog(repository)
             let plan = try plan(catalog)
@@ -97,7 +98,9 @@ struct ForgetCommand: Verb {
                 .execute(plan, on: catalog)
             run.store(location) { $0.forgotten = plan.forgotten.count }
             run.text = NumberText.counted(plan.forgotten.count, "snapshot") + " forgotten"
-            return try finish(plan, until: until, catalog, repository, owner)
+            let (status, pruned) = try finish(plan, until: until, catalog, repository, owner)
+            if let pruned { findings.take(pruned, of: location, at: Assembly.now) }
+            return status
         }
     }
 
@@ -116,7 +119,8 @@ struct ForgetCommand: Verb {
     private func finish(
         _ plan: ForgetPlan, until: Timestamp?, _ catalog: SnapshotCatalog,
         _ repository: Repository, _ owner: OwnerOpening?
-    ) throws -> ExitStatus {
+    ) throws -> (status: ExitStatus, pruned: PruneReport?) {
+        var pruned: PruneReport?
         var document = output.json ? document(plan, until: until) : []
         // With prune at their heels and no grace period they are gone when this is read.
         let canUndo = !prune || repository.config.graceSeconds > 0
@@ -128,6 +132,7 @@ struct ForgetCommand: Verb {
                 repository, owner: owner,
                 budget: try PruneCommand.budget(Assembly(self.repository)),
                 dryRun: dryRun, monitor: monitor)
+            pruned = report
             document.append(("pruned", .object(report.fields)))
             if !output.json {
                 for line in report.sentences { Console.shared.out(line) }
@@ -136,7 +141,7 @@ struct ForgetCommand: Verb {
             if status == .done { status = report.status }
         }
         if output.json { JSONOutput.print("forget", document) }
-        return status
+        return (status, pruned)
     }
 
     private func plan(_ catalog: SnapshotCatalog) throws -> ForgetPlan {

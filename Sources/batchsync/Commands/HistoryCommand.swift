@@ -1,4 +1,6 @@
 import ArgumentParser
+import Glibc
+import Profiles
 import RunReports
 import SnapshotModel
 import SnapshotRepository
@@ -19,7 +21,9 @@ struct HistoryCommand: Verb {
             """)
 
     @Argument(
-        help: ArgumentHelp("Only the runs of this profile.", valueName: "profile"),
+        help: ArgumentHelp(
+            "Only the runs of this profile: its name, or the path of its file.",
+            valueName: "profile"),
         transform: plainText)
     var profile: String?
 
@@ -49,7 +53,7 @@ struct HistoryCommand: Verb {
         let history = RunHistory(state: Assembly.standardDirectories.state)
         let all =
             if let profile {
-                history.runs(of: .profile(profile))
+                try Self.runs(of: profile, in: history)
             } else if let repository {
                 history.runs(
                     of: .repository(
@@ -64,6 +68,29 @@ struct HistoryCommand: Verb {
             show(Array(runs), of: all.count)
         }
         return .done
+    }
+
+    /// - Throws: Where the word means neither a profile that is there nor one that ever ran.
+    private static func runs(of word: String, in history: RunHistory) throws -> [RunSummary] {
+        let runs = history.runs(of: .profile(ProfileSearchPath.profileName(of: word)))
+        guard runs.isEmpty else { return runs }
+        do {
+            _ = try Assembly.load(word)
+        } catch let error as ProfileError where error.kind == .notFound {
+            let search = ProfileSearchPath(
+                environment: Assembly.wholeEnvironment, isRoot: geteuid() == 0)
+            let known = search.names + Set(history.all().compactMap(\.profile)).sorted()
+            let near = Spelling.nearest(to: word, among: known)
+            throw CommandError(
+                .failed,
+                "there is no profile '\(RawArguments.display(word))', and no run of one",
+                remedy: near.map { "did you mean \($0)?" }
+                    ?? "'batchsync history' shows all runs, 'batchsync profile check' all profiles"
+            )
+        } catch {
+            // It is there, so its name was not misspelled; its run says what is wrong with it.
+        }
+        return []
     }
 
     private func show(_ runs: [RunSummary], of total: Int) {

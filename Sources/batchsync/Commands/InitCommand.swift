@@ -1,6 +1,7 @@
 import AgeEncryption
 import ArgumentParser
 import ObjectStorage
+import Profiles
 import Replication
 import SnapshotModel
 import SnapshotRepository
@@ -13,7 +14,7 @@ struct InitCommand: Verb {
             Makes a repository in a directory, on an SFTP server or in an S3 bucket, in a place that is new or empty, and the key \
             with which this host backs up into it.
 
-            By default the repository is encrypted with a passphrase, which is asked for twice. Nothing brings the data \
+            By default the repository is encrypted with a passphrase, which is asked for twice, or with the one that the profile (-p) names. Nothing brings the data \
             back once the passphrase is lost. With --recipient the owner's key stays on another machine, where age-keygen \
             or 'batchsync key generate' made it; that machine is then needed to read anything.
 
@@ -145,7 +146,16 @@ struct InitCommand: Verb {
         if !recipient.isEmpty {
             return .recipients(try recipient.map { try Self.parsed($0) })
         }
-        if let passphrase = try assembly.passphrases.given() { return .passphrase(passphrase) }
+        let passphrases = assembly.passphrases
+        if passphrases.isNamed, let passphrase = try passphrases.given() {
+            return .passphrase(passphrase)
+        }
+        // The one with which the profile's runs open the repository, before what happens to be in
+        // the environment.
+        if let reference = try assembly.profile()?.credentials.passphrase {
+            return .passphrase(try reference.text("the passphrase"))
+        }
+        if let passphrase = try passphrases.given() { return .passphrase(passphrase) }
         guard PassphraseSource.canAsk else {
             throw CommandError(
                 .wrongKey, "there is no passphrase for the new repository",

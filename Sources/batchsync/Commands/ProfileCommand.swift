@@ -1,7 +1,9 @@
 import ArgumentParser
 import Glibc
 import Profiles
+import RunReports
 import SnapshotModel
+import SnapshotRepository
 
 struct ProfileCommand: ParsableCommand {
     static let configuration = CommandConfiguration(
@@ -44,10 +46,17 @@ struct ProfileCheckCommand: Verb {
         var problems: [ProfileProblem] = []
         var warnings: [ProfileProblem] = []
 
-        init(_ name: String) {
+        /// - Parameter jobs: The jobs of this host by the real paths of their files.
+        init(_ name: String, among jobs: [String: Profile]) {
             self.name = name
             do throws(ProfileError) {
-                let inspection = ProfileInspection(try Self.load(name))
+                let profile = try Self.load(name)
+                let file = RunReporter.place(profile.files.first ?? "")
+                var others: [Profile] = []
+                if jobs[file] != nil {
+                    others = jobs.filter { $0.key != file }.values.sorted { $0.name < $1.name }
+                }
+                let inspection = ProfileInspection(profile, beside: others)
                 problems = inspection.problems
                 warnings = inspection.warnings
             } catch {
@@ -78,13 +87,29 @@ struct ProfileCheckCommand: Verb {
                 "there is no profile in \(search.directories.joined(separator: " or "))",
                 remedy: "write one there, or name a file by its path")
         }
-        let findings = wanted.map { Finding($0) }
+        let jobs = jobs(search)
+        let findings = wanted.map { Finding($0, among: jobs) }
         if output.json {
             JSONOutput.print("profile-check", [("profiles", .array(findings.map(\.document)))])
         } else {
             for finding in findings { tell(finding) }
         }
         return findings.allSatisfy { $0.problems.isEmpty } ? .done : .usage
+    }
+
+    /// What is found and what is named, as far as it can be read and is a job.
+    private func jobs(_ search: ProfileSearchPath) -> [String: Profile] {
+        let found = search.names
+        let words = found + names.filter { !found.contains($0) }
+        let known = StatusBook(state: Assembly.standardDirectories.state).all()
+        let profiles = FoundProfiles(words, search: search, known: known)
+        var jobs: [String: Profile] = [:]
+        for word in words where profiles.heirOfBase(word) == nil {
+            guard let profile = try? Assembly.load(word), let file = profile.files.first
+            else { continue }
+            jobs[RunReporter.place(file)] = profile
+        }
+        return jobs
     }
 
     private func tell(_ finding: Finding) {

@@ -62,8 +62,10 @@ struct PruneCommand: Verb {
         let assembly = Assembly(repository)
         if dryRun { return tell(try pruned(assembly)) }
         let location = try assembly.location()
-        return try RunReporter.keep(.prune, at: [location], try assembly.directories()) { run, _ in
+        return try RunReporter.keep(.prune, at: [location], try assembly.directories()) {
+            run, findings in
             let report = try pruned(assembly)
+            findings.take(report, of: location, at: Assembly.now)
             let freed = Int(clamping: report.deleted.bytes)
             run.store(location) { $0.freedBytes = freed }
             run.text = NumberText.bytes(freed) + " freed"

@@ -19,7 +19,7 @@ struct RunCommand: Verb {
                 batchsync run /srv/jobs/shop.toml --if-older-than 20h
 
             A profile runs once at a time on a host; a second run says who is running since when and exits with 5. Exit code 3 \
-            means that the snapshot is there, and that something was left out: a file, or a store.
+            means that the snapshot is there, and that something was left out: a file, or a store. Exit code 4 means that damage was found, by verifying, forgetting or pruning.
             """)
 
     @Argument(
@@ -79,8 +79,12 @@ struct RunCommand: Verb {
         var findings = RunReporter.Findings()
         if let backup = report.backup { findings.take(backup, at: report.ended) }
         for store in report.stores {
-            guard let verified = store.verified else { continue }
-            findings.take(verified, of: store.location, at: report.ended)
+            if let verified = store.verified {
+                findings.take(verified, of: store.location, at: report.ended)
+            }
+            if let pruned = store.pruned {
+                findings.take(pruned, of: store.location, at: report.ended)
+            }
         }
         reporter.end(RunSummary(report, profile: profile.name), findings)
         withExtendedLifetime(lock) {}

@@ -84,7 +84,7 @@ struct ScheduleInstallCommand: Verb {
     static let configuration = CommandConfiguration(
         commandName: "install", abstract: "Write and enable the schedule of a profile.",
         discussion: """
-            Installing again brings the schedule up to date with the profile. Units that somebody else wrote are left as they are.
+            Installing again brings the schedule up to date with the profile. Units that somebody else wrote are left as they are. Variables of this environment, such as AWS_ACCESS_KEY_ID, are not there at night: where a store is reached by them, that is said.
 
                 batchsync schedule install home
                 batchsync schedule install ./shop.toml --unit-directory image/etc/systemd/system
@@ -96,6 +96,10 @@ struct ScheduleInstallCommand: Verb {
         let profile = try Assembly.load(options.name)
         let job = try options.job(profile)
         let console = Console.shared
+        for note in ProfileInspection.missingWhenScheduled(profile) {
+            console.say("batchsync: \(profile.name): \(note.message)")
+            console.say("  \(note.remedy)")
+        }
         if let systemd = try options.systemd() {
             let units = options.units(job)
             try systemd.write(units)

@@ -20,7 +20,8 @@ struct StatusCommand: Verb {
 
             The exit code is 1 where a newest snapshot is older than it may be: than --max-age, or else than what the profile says (max-age in \
             [schedule], 36 hours where it says nothing). So it serves as a check for monitoring. A profile that cannot be read, or that never made \
-            a snapshot, counts as one that is too old. Where no profile was run only --max-age is a limit.
+            a snapshot, counts as one that is too old. One that only others inherit from is no job and is left out, unless it is named. Where no \
+            profile was run only --max-age is a limit.
             """)
 
     @Argument(
@@ -168,15 +169,18 @@ struct StatusCommand: Verb {
     }
 
     /// What lies where profiles are looked for, and what was run by its path and is still there.
+    /// Without what only others inherit from.
     private static func profileNames(_ known: [StatusRecord]) -> [String] {
-        let found = ProfileSearchPath(
-            environment: Assembly.wholeEnvironment, isRoot: geteuid() == 0
-        ).names
+        let search = ProfileSearchPath(
+            environment: Assembly.wholeEnvironment, isRoot: geteuid() == 0)
+        let found = search.names
         let byPath = known.filter { record in
             guard let name = record.profile, let file = record.profileFile else { return false }
             return !found.contains(name) && HostFile.realPath(Array(file.utf8)) != nil
         }.compactMap(\.profileFile)
-        return found + Set(byPath).sorted()
+        let all = found + Set(byPath).sorted()
+        let profiles = FoundProfiles(all, search: search, known: known)
+        return all.filter { profiles.heirOfBase($0) == nil }
     }
 
     // MARK: Words

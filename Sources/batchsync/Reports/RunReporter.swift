@@ -313,4 +313,11 @@ extension RunReporter.Findings {
     mutating func take(_ report: VerifyReport, of location: String, at now: Timestamp) {
         facts[location, default: []].append { $0.note(report, at: now) }
     }
+
+    /// Of what the store held and what prune has deleted and written there is how much it holds.
+    mutating func take(_ report: PruneReport, of location: String, at now: Timestamp) {
+        guard !report.isDryRun else { return }
+        let bytes = max(0, report.stored.bytes + report.written.bytes - report.deleted.bytes)
+        facts[location, default: []].append { $0.note(storedBytes: bytes, at: now) }
+    }
 }

@@ -13,7 +13,8 @@ struct ProfileInspection {
     /// What will probably not do what was meant.
     private(set) var warnings: [ProfileProblem] = []
 
-    init(_ profile: Profile) {
+    /// - Parameter others: The other jobs of this host.
+    init(_ profile: Profile, beside others: [Profile] = []) {
         self.profile = profile
         inspectStore(profile.repository, "repository")
         for (index, replica) in profile.replicas.enumerated() {
@@ -30,6 +31,12 @@ struct ProfileInspection {
         inspectNotifications()
         if let file = profile.metrics.textfile {
             inspectDirectory(ofFile: file, "metrics.textfile")
+            if let other = others.first(where: { $0.metrics.textfile == file }) {
+                warn(
+                    "metrics.textfile",
+                    "\(other.name) writes \(file) as well, which then tells only of the last run",
+                    remedy: "give each profile a file of its own")
+            }
         }
         problems.sort { ($0.file, $0.line) < ($1.file, $1.line) }
         warnings.sort { ($0.file, $0.line) < ($1.file, $1.line) }
@@ -104,6 +111,34 @@ struct ProfileInspection {
         }
         paths += ([profile.repository] + profile.replicas).compactMap(\.passwordFile)
         return Set(paths).sorted().filter(isExposed).map { "\(exposure($0)): chmod 600 \($0)" }
+    }
+
+    /// What reaches stores from here by variables that neither systemd nor cron hands to a run, as
+    /// sentences with what to do.
+    static func missingWhenScheduled(_ profile: Profile) -> [(message: String, remedy: String)] {
+        var found: [(message: String, remedy: String)] = []
+        for store in [profile.repository] + profile.replicas where store.isAddress(of: "s3") {
+            func look(_ what: String, _ isWritten: Bool, _ variables: [String], _ keys: String) {
+                guard !isWritten,
+                    let variable = variables.first(where: { RawArguments.environment($0) != nil })
+                else { return }
+                found.append(
+                    (
+                        "\(what) of \(store.location) comes from the variable \(variable), which is not there at night",
+                        "write \(keys) below the store's location"
+                    ))
+            }
+            look(
+                "the key", store.accessKeyID != nil || store.awsProfile != nil,
+                ["AWS_ACCESS_KEY_ID", "AWS_PROFILE"],
+                "aws-access-key-id and aws-secret-access-key, by reference, or aws-profile")
+            look(
+                "the server", store.endpoint != nil, ["AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL"],
+                "endpoint")
+            look(
+                "the region", store.region != nil, ["AWS_REGION", "AWS_DEFAULT_REGION"], "region")
+        }
+        return found
     }
 
     // MARK: Sources

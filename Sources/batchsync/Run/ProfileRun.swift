@@ -40,8 +40,10 @@ struct ProfileRun {
 
     private func run(_ report: inout RunReport, ifOlderThan seconds: Int) throws {
         var state = RunState(profile: profile.name, directories: directories)
-        if seconds > 0, !state.isDue(.backup, at: "", every: seconds, now: Assembly.now),
-            let last = state.last(.backup, at: "")
+        // A snapshot in a repository that the profile named before is none in this one.
+        let place = profile.repository.location
+        if seconds > 0, !state.isDue(.backup, at: place, every: seconds, now: Assembly.now),
+            let last = state.last(.backup, at: place)
         {
             report.skipped = "the last good snapshot is of \(TimeText.person(last)): nothing to do"
             return
@@ -60,7 +62,7 @@ struct ProfileRun {
         let backup = try job.run(on: stores)
         report.backup = backup
         if backup.isPartial { report.worsen(.partial) }
-        state.done(.backup, at: "", now: Assembly.now)
+        state.done(.backup, at: place, now: Assembly.now)
 
         let failed = Set(backup.stores.filter { $0.failure != nil }.map(\.location))
         for repository in stores.repositories where !failed.contains(repository.location) {
@@ -72,7 +74,7 @@ struct ProfileRun {
                 store.failure = failure.message
                 report.failures.append(
                     ("\(repository.location): \(failure.message)", failure.remedy))
-                report.worsen(.partial)
+                report.worsen(failure.status == .damaged ? .damaged : .partial)
             }
             report.stores.append(store)
             guard !Signals.haveArrived else { throw ReplicationError.interrupted }
@@ -100,12 +102,13 @@ struct ProfileRun {
             }
             state.done(.verify, at: location, now: Assembly.now)
         }
-        try forget(repository, &store)
-        try prune(repository, &store, &state)
+        try forget(repository, &store, like: report.backup?.snapshot)
+        try prune(repository, &store, &state, &report)
     }
 
     private func prune(
-        _ repository: Repository, _ store: inout RunReport.Store, _ state: inout RunState
+        _ repository: Repository, _ store: inout RunReport.Store, _ state: inout RunState,
+        _ report: inout RunReport
     ) throws {
         let location = repository.location
         guard profile.prune.isEnabled,
@@ -117,11 +120,21 @@ struct ProfileRun {
             return
         }
         let budget = profile.prune.maximumRewrite.rewriteBudget
-        let report = try PruneCommand.prune(
+        let pruned = try PruneCommand.prune(
             budget == nil ? repository : try openAsOwner(location), budget: budget,
             level: profile.backup.compression, dryRun: false, monitor: monitor)
-        store.pruned = report
-        store.notices += report.warnings
+        store.pruned = pruned
+        store.notices += pruned.warnings
+        if pruned.foundDamage {
+            report.failures.append(
+                (
+                    "\(location): damage was found while pruning: \(pruned.notes.joined(separator: "; "))",
+                    "run 'batchsync verify --read-data', which names what is affected"
+                ))
+            report.worsen(.damaged)
+            // The next run says it again, until it is mended.
+            return
+        }
         state.done(.prune, at: location, now: Assembly.now)
     }
 
@@ -146,15 +159,19 @@ struct ProfileRun {
         }
     }
 
-    private func forget(_ repository: Repository, _ store: inout RunReport.Store) throws {
+    /// Judges the snapshots of this job, which are those of its host and its sources. What other
+    /// profiles and words have made in the same repository neither counts nor goes.
+    private func forget(
+        _ repository: Repository, _ store: inout RunReport.Store, like made: Snapshot?
+    ) throws {
         let policy = profile.retentionPolicy
-        guard !policy.rules.isEmpty else { return }
+        guard !policy.rules.isEmpty, let made else { return }
         var catalog = try SnapshotCatalog.load(repository)
         catalog.markIncomplete(try ChunkIndex.load(repository))
-        let host = profile.source.host ?? Assembly.hostName
+        let roots = Set(made.roots)
         let plan = try ForgetPlan.byPolicy(
             policy, on: catalog, grouping: profile.retentionGrouping, now: Assembly.now,
-            calendar: .local, isWanted: { $0.host == host })
+            calendar: .local, isWanted: { $0.host == made.host && Set($0.roots) == roots })
         _ = try Forget(repository, host: Assembly.hostName, now: Assembly.now).execute(
             plan, on: catalog)
         store.forgotten = plan.forgotten.map(\.id)
@@ -182,6 +199,7 @@ struct ProfileRun {
                 ? Cancellation() : Signals.cancellation
         ).run(lines)
         report.hooks += outcomes.map { (name, $0) }
+        for outcome in outcomes { monitor.hook(name, outcome) }
         guard let failed = outcomes.last, !failed.isGood else { return true }
         let words = UTF8Text.display(Array(failed.line.utf8))
         report.failures.append(

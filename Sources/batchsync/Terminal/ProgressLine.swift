@@ -69,6 +69,32 @@ final class TerminalMonitor: Monitor {
             [("path", JSONValue(path: path)), ("kind", .string(kind))])
     }
 
+    /// Of what a command of a hook prints the log has so much, the end of it.
+    private static let hookBytesLogged = 8 << 10
+
+    /// A command of a hook has ended.
+    func hook(_ name: String, _ outcome: HookOutcome) {
+        let line = UTF8Text.display(Array(outcome.line.utf8))
+        let text = "hook \(name): '\(line)' \(outcome.isGood ? "went well" : outcome.failure)"
+        var output = outcome.output.suffix(Self.hookBytesLogged)
+        if output.count < outcome.output.count {
+            // No character is cut in two.
+            output = output.drop { $0 & 0xC0 == 0x80 }
+        }
+        log?.write(
+            outcome.isGood ? .info : .warning, "hook", text,
+            [
+                ("hook", .string(name)), ("command", .string(outcome.line)),
+                ("ok", .bool(outcome.isGood)), ("output", JSONValue(path: Array(output))),
+                ("duration_ms", .count(outcome.milliseconds)),
+            ])
+        guard showsPaths else { return }
+        console.say("batchsync: \(text)")
+        for line in outcome.output.split(separator: 0x0A) {
+            console.say("  \(UTF8Text.display(Array(line)))")
+        }
+    }
+
     /// Said once: a verb puts its notes into its report as well.
     func note(_ text: String) {
         if keep(text), !isQuiet { console.say("batchsync: \(text)") }
