@@ -63,9 +63,11 @@ final class TerminalMonitor: Monitor {
             }
             return
         }
-        console.say("batchsync: \(UTF8Text.display(path)): \(message)")
+        // Damage that no file is known of has no path.
+        let said = path.isEmpty ? message : "\(UTF8Text.display(path)): \(message)"
+        console.say("batchsync: \(said)")
         log?.write(
-            .warning, "problem", "\(UTF8Text.display(path)): \(message)",
+            .warning, "problem", said,
             [("path", JSONValue(path: path)), ("kind", .string(kind))])
     }
 
