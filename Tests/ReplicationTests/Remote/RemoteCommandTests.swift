@@ -144,7 +144,26 @@ struct RemoteCommandTests {
                     put.headers["x-amz-server-side-encryption-aws-kms-key-id"] == key,
                     "\(put.key)")
             }
+            // Under a key of the service's own the ETag is the MD5, under another it is not.
+            let verified = scene.run("verify", [])
+            #expect(verified.code == 0, "\(verified.said)")
+            let kept = verified.said.contains("compared by the SHA-256 that the store keeps")
+            #expect(kept == (wanted == "aws:kms"), "\(verified.said)")
+            #expect(!verified.said.contains("by length only"), "\(verified.said)")
         }
+    }
+
+    @Test("An ETag that is no MD5 proves no damage where there is no other sum")
+    func managedKeyWithoutSums() throws {
+        let scene = try Scene()
+        scene.makeRepository()
+        let stored = scene.run("backup", ["--sse", "aws:kms", scene.source.path])
+        #expect(stored.code == 0, "\(stored.said)")
+        scene.server.fail("op=HeadObject,path=bundles,status=403:AccessDenied")
+        let verified = scene.run("verify", [])
+        #expect(verified.code == 0, "\(verified.said)")
+        #expect(verified.said.contains("no checksum could be had"), "\(verified.said)")
+        #expect(verified.said.contains("compared by length only"), "\(verified.said)")
     }
 
     @Test("A retention is asked for where the bucket keeps it, and refused in words where not")
