@@ -49,8 +49,9 @@ struct VerifyDigests {
             if listed == expected { counts.byMD5 += 1 } else { doubtful.append(id) }
         }
         if remotely {
-            try compute(structure.readable.map(\.id), &counts, &damaged)
-            rest = []
+            // A shell may see other files than the listing does.
+            let answered = try compute(structure.readable.map(\.id), &counts, &damaged)
+            rest = (rest + doubtful).filter { !answered.contains($0) }
         } else {
             if repository.storeKeepsSHA256 {
                 doubtful += rest
@@ -115,24 +116,26 @@ struct VerifyDigests {
         return rest
     }
 
+    /// Lets the store compute; gives those of which it told a sum.
     private func compute(
         _ ids: [BundleID], _ counts: inout Counts, _ damaged: inout [BundleID: String]
-    ) throws(ReplicationError) {
+    ) throws(ReplicationError) -> Set<BundleID> {
         monitor.phase("letting the store compute checksums")
         let repository = repository
-        var computed = 0
+        var answered: Set<BundleID> = []
         var wrong: [BundleID: String] = [:]
         for start in stride(from: 0, to: ids.count, by: Self.digestsAtOnce) {
             try cancellation.check()
             let part = Array(ids[start..<min(start + Self.digestsAtOnce, ids.count)])
             try lifted {
                 try repository.computeDigests(part) { id, digest in
-                    computed += 1
+                    answered.insert(id)
                     if digest != id.bytes { wrong[id] = Self.mismatch(digest) }
                 }
             }
         }
-        counts.computedRemotely += computed
+        counts.computedRemotely += answered.count
         damaged.merge(wrong) { _, new in new }
+        return answered
     }
 }
