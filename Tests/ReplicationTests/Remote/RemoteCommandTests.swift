@@ -116,6 +116,18 @@ struct RemoteCommandTests {
         #expect(scene.server.log().allSatisfy { $0.status == 200 })
     }
 
+    @Test("A bucket that is not there is called so, by verbs that write and by those that read")
+    func missingBucket() throws {
+        let scene = try Scene()
+        for (verb, words) in [
+            ("snapshots", []), ("backup", [scene.source.path]),
+        ] as [(String, [String])] {
+            let outcome = scene.run(verb, words, bucket: "nosuch")
+            #expect(outcome.code == 10, "\(outcome.said)")
+            #expect(outcome.said.contains("the bucket nosuch does not exist"), "\(outcome.said)")
+        }
+    }
+
     // MARK: - What the service shall do
 
     @Test("Bundles go into their storage class, records stay, and all of it is encrypted as asked")
