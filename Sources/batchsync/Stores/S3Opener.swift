@@ -85,7 +85,7 @@ extension StoreOpener {
         }
         // What a host that only reads does not know costs it the comparisons of a few objects only:
         // a listed ETag that is the MD5 proves the object, whatever is known of the service.
-        if known == nil, creating || access.mayWrite {
+        if known == nil || access.triesAnew, creating || access.mayWrite {
             let number = UInt64.random(in: 0 ... .max)
             let found = try whenOnline { () throws(StorageError) in
                 try first.probe(below: "probe-\(String(number, radix: 16))/")

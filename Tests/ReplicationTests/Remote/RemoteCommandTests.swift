@@ -42,7 +42,8 @@ struct RemoteCommandTests {
             // Of whoever runs the tests; it would count more than what a test names.
             let without = ["/usr/bin/env", "-u", "AWS_CA_BUNDLE"]
             return BuiltCommand.output(
-                without + [binary, verb, "-r", "s3://\(bucket)/place"] + words, environment)
+                without + [binary] + verb.split(separator: " ").map(String.init)
+                    + ["-r", "s3://\(bucket)/place"] + words, environment)
         }
 
         func makeRepository(_ words: [String] = [], _ more: [String: String] = [:]) {
@@ -202,5 +203,63 @@ struct RemoteCommandTests {
         scene.makeRepository()
         let refused = scene.run("backup", ["--object-lock", "COMPLIANCE:30d", scene.source.path])
         #expect(refused.code == 1 && refused.said.contains("no Object Lock"), "\(refused.said)")
+    }
+
+    // MARK: - Examining it
+
+    @Test("A service is examined on a host that does not know it, and nothing stays there")
+    func check() throws {
+        let scene = try Scene()
+        let outcome = scene.run("store check", [])
+        #expect(outcome.code == 0, "\(outcome.said)")
+        #expect(!outcome.said.contains("skipped"), "\(outcome.said)")
+        #expect(scene.server.server.tell("objects", "test") == [])
+    }
+
+    @Test("An examination asks for no retention")
+    func checkWithRetention() throws {
+        let scene = try Scene()
+        scene.server.server.tell("bucket", "locked", "lock")
+        let outcome = scene.run(
+            "store check", ["--object-lock", "COMPLIANCE:30d"], bucket: "locked")
+        #expect(outcome.code == 0, "\(outcome.said)")
+        let puts = scene.server.log().filter { $0.operation == "PutObject" }
+        #expect(!puts.isEmpty)
+        #expect(puts.allSatisfy { $0.headers["x-amz-object-lock-mode"] == nil })
+    }
+
+    @Test("Where what is put cannot be deleted, nothing is examined")
+    func checkWithoutDeleting() throws {
+        let scene = try Scene()
+        scene.server.server.tell("bucket", "retaining", "lock", "retain=COMPLIANCE:30")
+        let retaining = scene.run("store check", [], bucket: "retaining")
+        #expect(retaining.code == 1, "\(retaining.said)")
+        #expect(retaining.said.contains("it is retained until"), "\(retaining.said)")
+        scene.server.deny("s3:DeleteObject")
+        let refused = scene.run("store check", [])
+        #expect(refused.code == 1, "\(refused.said)")
+        #expect(refused.said.contains("cannot delete"), "\(refused.said)")
+        for outcome in [retaining, refused] {
+            #expect(outcome.said.contains("nothing was examined"), "\(outcome.said)")
+            #expect(!outcome.said.contains("kept     "), "\(outcome.said)")
+        }
+        #expect(scene.server.server.tell("objects", "test").count <= 2)
+    }
+
+    @Test("Where nobody is let in, that is said once", arguments: [false, true])
+    func checkNowhere(isKnown: Bool) throws {
+        let scene = try Scene()
+        if isKnown { scene.makeRepository() }
+        let secret = scene.run("store check", [], ["AWS_SECRET_ACCESS_KEY": "wrong"])
+        #expect(secret.said.contains("secret key"), "\(secret.said)")
+        let bucket = scene.run("store check", [], bucket: "nosuch")
+        #expect(bucket.said.contains("the bucket nosuch does not exist"), "\(bucket.said)")
+        let host = scene.run("store check", [], ["AWS_ENDPOINT_URL": "http://127.0.0.1:1"])
+        #expect(host.said.contains("127.0.0.1"), "\(host.said)")
+        for outcome in [secret, bucket, host] {
+            #expect(outcome.code == 1, "\(outcome.said)")
+            #expect(!outcome.said.contains("broken"), "\(outcome.said)")
+        }
+        #expect(!scene.server.log().contains { $0.operation == "CreateBucket" })
     }
 }
