@@ -205,6 +205,23 @@ struct RemoteCommandTests {
         #expect(refused.code == 1 && refused.said.contains("no Object Lock"), "\(refused.said)")
     }
 
+    @Test("What forgetting and pruning asked of the service is told")
+    func traffic() throws {
+        let scene = try Scene()
+        scene.makeRepository()
+        #expect(scene.run("backup", [scene.source.path]).code == 0)
+        for (verb, words) in [
+            ("forget", ["--keep-daily", "7"]), ("forget", ["--keep-daily", "7", "--prune"]),
+            ("forget", ["latest"]), ("forget", ["--undo"]), ("prune", []),
+        ] as [(String, [String])] {
+            let told = scene.run(verb, words + ["--dry-run"])
+            #expect(told.code == 0 && told.said.contains(" requests, "), "\(told.said)")
+            let document = scene.run(verb, words + ["--json"])
+            #expect(
+                document.code == 0 && document.said.contains("\"traffic\""), "\(document.said)")
+        }
+    }
+
     // MARK: - Examining it
 
     @Test("A service is examined on a host that does not know it, and nothing stays there")
