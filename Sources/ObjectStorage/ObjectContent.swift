@@ -8,7 +8,9 @@ package struct StoredObject: Sendable, Equatable {
     /// When the object came into being, in whole seconds since 1970 by the store's own clock; nil
     /// where the store does not tell.
     package let modified: Int64?
-    /// The MD5 of the stored bytes (16 bytes) where the store's listing shows it.
+    /// The MD5 of the stored bytes (16 bytes) where the store shows it. In a listing it may be
+    /// something else of the same form, as an S3 service shows it of what a customer's key has
+    /// encrypted: there only equality proves something.
     package let md5: [UInt8]?
     /// The SHA-256 of the stored bytes (32 bytes) where the store keeps one and tells it when asked
     /// for the key.

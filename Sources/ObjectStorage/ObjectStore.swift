@@ -138,7 +138,8 @@ package struct StoreCapabilities: Sendable, Equatable {
     package var conditionalPut: Bool
     /// A range is read without reading the rest.
     package var rangedReads: Bool
-    /// `StoredObject.md5` is there in listings, so that a listing alone can tell an altered object.
+    /// `StoredObject.md5` is known to be there in listings, so that a listing alone can prove an
+    /// object.
     package var listingShowsMD5: Bool
     /// `StoredObject.modified` is there.
     package var listingShowsTime: Bool

@@ -194,6 +194,11 @@ package final class Repository: Sendable {
             do {
                 return try store.get(RepositoryLayout.config, maximumBytes: 1 << 20)
             } catch {
+                if error.kind == .notFound, error.key == nil {
+                    // Not the object is missing but what should hold it: the bucket.
+                    throw RepositoryError(
+                        .notARepository, location, error.cause, remedy: error.remedy)
+                }
                 if error.kind == .notFound || error.kind == .notADirectory {
                     throw RepositoryError(
                         .notARepository, location, "there is no repository here",

@@ -45,11 +45,16 @@ extension Repository {
     /// Whether the store can compute SHA-256 sums where the objects lie.
     package var storeComputesDigests: Bool { store.capabilities.remoteDigests }
 
-    /// The SHA-256 that the store keeps of a bundle, which it computed when the bundle came; nil
-    /// where it has none.
-    package func storedDigest(_ id: BundleID) throws(RepositoryError) -> [UInt8]? {
+    /// What the store tells of a bundle when asked for it alone: its MD5, where that is known to be
+    /// one, and the SHA-256 that the store keeps, which it computed when the bundle came. Nil where
+    /// there is no such bundle.
+    package func storedSums(
+        _ id: BundleID
+    ) throws(RepositoryError) -> (md5: [UInt8]?, sha256: [UInt8]?)? {
         let key = layout.bundle(id)
-        return try stored { () throws(StorageError) in try store.head(key) }?.sha256
+        let object = try stored { () throws(StorageError) in try store.head(key) }
+        guard let object else { return nil }
+        return (md5: object.md5, sha256: object.sha256)
     }
 
     /// Hands the SHA-256 that the store computes now of each of these bundles to `body`, in any

@@ -186,6 +186,11 @@ struct Assembly {
             return StoreSession.shared.note(try opener.open())
         } catch let error as StorageError {
             guard error.kind == .notFound || error.kind == .notADirectory else { throw error }
+            // A directory that is missing is where init would make one; a bucket's name may be wrong.
+            if case .s3(_)? = try? StoreLocation(opener.location) {
+                throw RepositoryError(
+                    .notARepository, opener.location, error.cause, remedy: error.remedy)
+            }
             throw RepositoryError(
                 .notARepository, opener.location, "there is no repository here",
                 remedy:

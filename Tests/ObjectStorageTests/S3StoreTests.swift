@@ -340,14 +340,24 @@ struct S3StoreTests {
         #expect(server.requests <= 2)
     }
 
-    @Test("The MD5 of a listing is believed only where it was found to be one")
+    @Test(
+        "A listing tells what may be an MD5, whatever is known of the service; a look-up does not")
     func listedMD5() throws {
-        let server = ScriptedServer { _ in
-            [.send(ScriptedServer.answer(200, [], page(["p q/a"], next: nil)))]
+        let server = ScriptedServer { request in
+            if request.method == "HEAD" {
+                return [
+                    .send(
+                        ScriptedServer.answer(
+                            200, ["ETag: \"0123456789abcdef0123456789abcdef\""]))
+                ]
+            }
+            return [.send(ScriptedServer.answer(200, [], page(["p q/a"], next: nil)))]
         }
-        #expect(try store(server).list(prefix: "").first?.md5 == nil)
         let knowing = store(server, traits: S3Traits(text: "listing-shows-md5"))
+        #expect(try store(server).list(prefix: "").first?.md5?.count == 16)
         #expect(try knowing.list(prefix: "").first?.md5?.count == 16)
+        #expect(try store(server).head(S3StoreTests.key)?.md5 == nil)
+        #expect(try knowing.head(S3StoreTests.key)?.md5?.count == 16)
     }
 
     // MARK: - Deleting

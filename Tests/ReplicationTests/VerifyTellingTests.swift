@@ -1,3 +1,4 @@
+import BundleFormat
 import ObjectStorage
 import Replication
 import SnapshotModel
@@ -51,6 +52,26 @@ struct VerifyTellingTests {
         #expect(missing.message.contains("missing"))
     }
 
+    @Test("Of what a server that computes sums does not answer, that is said")
+    func unanswered() throws {
+        let made = try MadeRepository()
+        try made.commit(MadeRepository.files(20))
+        let hidden = made.key(made.contentBundles[0])
+        let repository = try Repository.open(
+            store: HashingStore(made.store, hiding: hidden), location: "memory", credential: .none,
+            needsOwner: false, directories: made.directories)
+        var options = VerifyOptions(host: "alpha", now: VerifyTests.now)
+        options.hashesRemotely = true
+        let report = try Verify(
+            repository: repository, options: options, monitor: SilentMonitor(),
+            cancellation: Cancellation()
+        ).run()
+        #expect(report.isSound)
+        #expect(report.bundles > 1)
+        #expect(report.computedRemotely == report.bundles - 1)
+        #expect(report.uncompared == 1)
+    }
+
     @Test("Deleting a damaged bundle and backing up again stores anew what is still on disk")
     func remedy() throws {
         let store = MemoryStore()
@@ -78,5 +99,38 @@ struct VerifyTellingTests {
             "\(report.findings)")
         // Nothing had changed, so the older snapshot is whole again as well.
         #expect(try world.image(of: first) == before)
+    }
+}
+
+/// A server that computes sums where its objects lie, but does not find one of them there.
+private final class HashingStore: StoreDecorator {
+    let base: any ObjectStore
+    private let hidden: ObjectKey
+
+    init(_ base: any ObjectStore, hiding hidden: ObjectKey) {
+        self.base = base
+        self.hidden = hidden
+    }
+
+    var capabilities: StoreCapabilities {
+        var capabilities = base.capabilities
+        capabilities.remoteDigests = true
+        return capabilities
+    }
+
+    func perform(
+        _ operation: StoreOperation, _ subject: String, _ effect: () throws(StorageError) -> Int
+    ) throws(StorageError) {
+        _ = try effect()
+    }
+
+    func digests(
+        of keys: [ObjectKey], _ body: (ObjectKey, [UInt8]) -> Bool
+    ) throws(StorageError) {
+        for key in keys where key != hidden {
+            let bytes = try base.get(key)
+            let digest: RecordID = bytes.withUnsafeBytes { ContentHash.sha256($0) }
+            guard body(key, digest.bytes) else { return }
+        }
     }
 }

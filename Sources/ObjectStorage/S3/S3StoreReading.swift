@@ -51,7 +51,7 @@ extension S3Store {
         var request = S3Client.Request(
             operation: .head, key: key, method: "HEAD",
             permission: "s3:GetObject, and s3:ListBucket to be told that an object is missing,")
-        if client.traits.keepsSHA256 { request.headers = [("x-amz-checksum-mode", "ENABLED")] }
+        request.headers = [("x-amz-checksum-mode", "ENABLED")]
         request.accepted = [404]
         let response = try client.send(request)
         if response.status == 404 { return nil }
@@ -102,7 +102,6 @@ extension S3Store {
     ) throws(StorageError) {
         precondition(ObjectKey.isDirectoryPrefix(prefix), "a prefix is empty or ends with /")
         let root = client.location.prefix
-        let showsMD5 = client.traits.listingShowsMD5
         var last = last
         var place = last.map { ("start-after", root + $0.text) }
         while true {
@@ -121,7 +120,7 @@ extension S3Store {
                 last = key
                 let stored = StoredObject(
                     key: key, length: length, modified: object.modified,
-                    md5: showsMD5 ? S3Store.md5(eTag: object.eTag) : nil)
+                    md5: S3Store.md5(eTag: object.eTag))
                 guard body(stored) else { return }
             }
             guard page.isTruncated else { return }

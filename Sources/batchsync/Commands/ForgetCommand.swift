@@ -140,7 +140,11 @@ struct ForgetCommand: Verb {
             }
             if status == .done { status = report.status }
         }
-        if output.json { JSONOutput.print("forget", document) }
+        if output.json {
+            JSONOutput.print("forget", document + [StoreSession.shared.trafficField])
+        } else {
+            StoreSession.shared.tellTraffic()
+        }
         return (status, pruned)
     }
 
@@ -263,7 +267,7 @@ struct ForgetCommand: Verb {
                 "forget-undo",
                 [
                     ("dry_run", .bool(dryRun)), ("restored", .array(now.map(\.document))),
-                    ("lost", JSONValue(ids: lost.sorted())),
+                    ("lost", JSONValue(ids: lost.sorted())), StoreSession.shared.trafficField,
                 ])
         } else {
             let console = Console.shared
@@ -278,6 +282,7 @@ struct ForgetCommand: Verb {
             let count = NumberText.counted(now.count, "snapshot")
             console.out(
                 "\(count) \(dryRun ? "would be" : "") brought back".replacing("  ", with: " "))
+            StoreSession.shared.tellTraffic()
         }
         return lost.isEmpty && now.allSatisfy(\.isWhole) ? .done : .partial
     }

@@ -26,6 +26,9 @@ struct StoreCheckCommand: Verb {
             Some of it depends on the server alone, and not every service that speaks S3 keeps all of it. Works in a folder of its own \
             beside the repository, or in an empty place before there is one, and removes what it put there. Needs no key.
 
+            First it tries anew what an S3 service can do, and puts and deletes one object, with no retention even where a profile asks for one. Where it \
+            is not let in, or cannot delete what it put, it says so and examines nothing: the exit code is 1.
+
                 batchsync store check -r s3://bucket/prefix --endpoint https://s3.example.org
             """)
 
@@ -35,19 +38,17 @@ struct StoreCheckCommand: Verb {
     var wantsJSON: Bool { output.json }
 
     func perform() throws -> ExitStatus {
-        let assembly = Assembly(repository)
-        let opened: OpenedStore
-        do {
-            opened = try assembly.openStore()
-        } catch let error as RepositoryError where error.kind == .notARepository {
-            opened = try assembly.createStore()
+        let assembly = Assembly(repository) { access in
+            access.mayWrite = true
+            access.triesAnew = true
+            // What is put here is deleted again.
+            access.objectLock = nil
         }
+        let opened = try Self.open(assembly)
         var generator = SystemRandomNumberGenerator()
         let prefix = "check-\(String(generator.next() as UInt64, radix: 16))/"
-        let conformance = StoreConformance(of: opened.store, prefix: prefix) { bytes in
-            let digest: RecordID = bytes.withUnsafeBytes { ContentHash.sha256($0) }
-            return digest.bytes
-        }
+        try Self.putAndDelete(in: opened.store, below: prefix)
+        let conformance = StoreConformance(of: opened.store, prefix: prefix) { Self.digest($0) }
         var outcomes: [JSONValue] = []
         let isKept = conformance.run { outcome in
             if output.json {
@@ -71,6 +72,39 @@ struct StoreCheckCommand: Verb {
                     : console.styled("the store breaks a promise that batchsync relies on", .red))
         }
         return isKept ? .done : .damaged
+    }
+
+    private static func open(_ assembly: Assembly) throws -> OpenedStore {
+        do {
+            return try assembly.openStore()
+        } catch let error as RepositoryError where error.kind == .notARepository {
+            // A directory is made, as init makes one. The name of a bucket may be wrong.
+            if case .s3(_)? = try? StoreLocation(assembly.location()) {
+                throw CommandError(.failed, error.description, remedy: error.remedy)
+            }
+            return try assembly.createStore()
+        }
+    }
+
+    /// One object: where it cannot be deleted, the examination would leave a thousand more.
+    private static func putAndDelete(in store: any ObjectStore, below prefix: String) throws {
+        let key = ObjectKey(validated: prefix + "first")
+        let bytes = Array("batchsync asks whether this can be deleted again\n".utf8)
+        try store.put(.bytes(bytes, digest: digest(bytes)), at: key)
+        var failure: StorageError?
+        store.delete([key]) { _, error in failure = error }
+        guard let failure else { return }
+        throw CommandError(
+            .failed,
+            "\(failure.description); nothing was examined, since a thousand objects more would stay there",
+            remedy:
+                "examine the store as somebody who may delete what she puts, in a place that retains nothing"
+        )
+    }
+
+    private static func digest(_ bytes: [UInt8]) -> [UInt8] {
+        let digest: RecordID = bytes.withUnsafeBytes { ContentHash.sha256($0) }
+        return digest.bytes
     }
 
     private static func tell(_ outcome: StoreConformance.Outcome) {

@@ -83,8 +83,9 @@ extension StoreOpener {
         if creating {
             _ = try whenOnline { () throws(StorageError) in try first.createBucketIfMissing() }
         }
-        // What a host that only reads does not know costs it nothing but comparisons.
-        if known == nil, creating || access.mayWrite {
+        // What a host that only reads does not know costs it the comparisons of a few objects only:
+        // a listed ETag that is the MD5 proves the object, whatever is known of the service.
+        if known == nil || access.triesAnew, creating || access.mayWrite {
             let number = UInt64.random(in: 0 ... .max)
             let found = try whenOnline { () throws(StorageError) in
                 try first.probe(below: "probe-\(String(number, radix: 16))/")

@@ -20,6 +20,8 @@ struct StoreAccess: Sendable {
 
     /// Whether the verb writes anyway, so that what the service does may be tried by writing.
     var mayWrite = false
+    /// Whether to try that also where it is remembered.
+    var triesAnew = false
     var endpoint: String?
     var region: String?
     /// `auto`, `path`, `virtual` or `virtual-host`.

@@ -42,7 +42,8 @@ struct RemoteCommandTests {
             // Of whoever runs the tests; it would count more than what a test names.
             let without = ["/usr/bin/env", "-u", "AWS_CA_BUNDLE"]
             return BuiltCommand.output(
-                without + [binary, verb, "-r", "s3://\(bucket)/place"] + words, environment)
+                without + [binary] + verb.split(separator: " ").map(String.init)
+                    + ["-r", "s3://\(bucket)/place"] + words, environment)
         }
 
         func makeRepository(_ words: [String] = [], _ more: [String: String] = [:]) {
@@ -116,11 +117,25 @@ struct RemoteCommandTests {
         #expect(scene.server.log().allSatisfy { $0.status == 200 })
     }
 
+    @Test("A bucket that is not there is called so, by verbs that write and by those that read")
+    func missingBucket() throws {
+        let scene = try Scene()
+        for (verb, words) in [
+            ("snapshots", []), ("backup", [scene.source.path]),
+        ] as [(String, [String])] {
+            let outcome = scene.run(verb, words, bucket: "nosuch")
+            #expect(outcome.code == 10, "\(outcome.said)")
+            #expect(outcome.said.contains("the bucket nosuch does not exist"), "\(outcome.said)")
+        }
+    }
+
     // MARK: - What the service shall do
 
     @Test("Bundles go into their storage class, records stay, and all of it is encrypted as asked")
     func classAndEncryption() throws {
         let scene = try Scene()
+        // Has never tried what the service can do.
+        let reader = TestHost("reader")
         scene.makeRepository()
         for (words, wanted, key) in [
             ("AES256", "AES256", nil), ("aws:kms", "aws:kms", nil),
@@ -144,7 +159,29 @@ struct RemoteCommandTests {
                     put.headers["x-amz-server-side-encryption-aws-kms-key-id"] == key,
                     "\(put.key)")
             }
+            // Under a key of the service's own the ETag is the MD5, under another it is not.
+            for environment in [[:], reader.environment] {
+                let verified = scene.run("verify", [], environment)
+                #expect(verified.code == 0, "\(verified.said)")
+                #expect(verified.said.contains("by the MD5 that the store lists"))
+                let kept = verified.said.contains("by the SHA-256 that the store keeps")
+                #expect(kept == (wanted == "aws:kms"), "\(verified.said)")
+                #expect(!verified.said.contains("by length only"), "\(verified.said)")
+            }
         }
+    }
+
+    @Test("An ETag that is no MD5 proves no damage where there is no other sum")
+    func managedKeyWithoutSums() throws {
+        let scene = try Scene()
+        scene.makeRepository()
+        let stored = scene.run("backup", ["--sse", "aws:kms", scene.source.path])
+        #expect(stored.code == 0, "\(stored.said)")
+        scene.server.fail("op=HeadObject,path=bundles,status=403:AccessDenied")
+        let verified = scene.run("verify", [])
+        #expect(verified.code == 0, "\(verified.said)")
+        #expect(verified.said.contains("no checksum could be had"), "\(verified.said)")
+        #expect(verified.said.contains("compared by length only"), "\(verified.said)")
     }
 
     @Test("A retention is asked for where the bucket keeps it, and refused in words where not")
@@ -166,5 +203,80 @@ struct RemoteCommandTests {
         scene.makeRepository()
         let refused = scene.run("backup", ["--object-lock", "COMPLIANCE:30d", scene.source.path])
         #expect(refused.code == 1 && refused.said.contains("no Object Lock"), "\(refused.said)")
+    }
+
+    @Test("What forgetting and pruning asked of the service is told")
+    func traffic() throws {
+        let scene = try Scene()
+        scene.makeRepository()
+        #expect(scene.run("backup", [scene.source.path]).code == 0)
+        for (verb, words) in [
+            ("forget", ["--keep-daily", "7"]), ("forget", ["--keep-daily", "7", "--prune"]),
+            ("forget", ["latest"]), ("forget", ["--undo"]), ("prune", []),
+        ] as [(String, [String])] {
+            let told = scene.run(verb, words + ["--dry-run"])
+            #expect(told.code == 0 && told.said.contains(" requests, "), "\(told.said)")
+            let document = scene.run(verb, words + ["--json"])
+            #expect(
+                document.code == 0 && document.said.contains("\"traffic\""), "\(document.said)")
+        }
+    }
+
+    // MARK: - Examining it
+
+    @Test("A service is examined on a host that does not know it, and nothing stays there")
+    func check() throws {
+        let scene = try Scene()
+        let outcome = scene.run("store check", [])
+        #expect(outcome.code == 0, "\(outcome.said)")
+        #expect(!outcome.said.contains("skipped"), "\(outcome.said)")
+        #expect(scene.server.server.tell("objects", "test") == [])
+    }
+
+    @Test("An examination asks for no retention")
+    func checkWithRetention() throws {
+        let scene = try Scene()
+        scene.server.server.tell("bucket", "locked", "lock")
+        let outcome = scene.run(
+            "store check", ["--object-lock", "COMPLIANCE:30d"], bucket: "locked")
+        #expect(outcome.code == 0, "\(outcome.said)")
+        let puts = scene.server.log().filter { $0.operation == "PutObject" }
+        #expect(!puts.isEmpty)
+        #expect(puts.allSatisfy { $0.headers["x-amz-object-lock-mode"] == nil })
+    }
+
+    @Test("Where what is put cannot be deleted, nothing is examined")
+    func checkWithoutDeleting() throws {
+        let scene = try Scene()
+        scene.server.server.tell("bucket", "retaining", "lock", "retain=COMPLIANCE:30")
+        let retaining = scene.run("store check", [], bucket: "retaining")
+        #expect(retaining.code == 1, "\(retaining.said)")
+        #expect(retaining.said.contains("it is retained until"), "\(retaining.said)")
+        scene.server.deny("s3:DeleteObject")
+        let refused = scene.run("store check", [])
+        #expect(refused.code == 1, "\(refused.said)")
+        #expect(refused.said.contains("cannot delete"), "\(refused.said)")
+        for outcome in [retaining, refused] {
+            #expect(outcome.said.contains("nothing was examined"), "\(outcome.said)")
+            #expect(!outcome.said.contains("kept     "), "\(outcome.said)")
+        }
+        #expect(scene.server.server.tell("objects", "test").count <= 2)
+    }
+
+    @Test("Where nobody is let in, that is said once", arguments: [false, true])
+    func checkNowhere(isKnown: Bool) throws {
+        let scene = try Scene()
+        if isKnown { scene.makeRepository() }
+        let secret = scene.run("store check", [], ["AWS_SECRET_ACCESS_KEY": "wrong"])
+        #expect(secret.said.contains("secret key"), "\(secret.said)")
+        let bucket = scene.run("store check", [], bucket: "nosuch")
+        #expect(bucket.said.contains("the bucket nosuch does not exist"), "\(bucket.said)")
+        let host = scene.run("store check", [], ["AWS_ENDPOINT_URL": "http://127.0.0.1:1"])
+        #expect(host.said.contains("127.0.0.1"), "\(host.said)")
+        for outcome in [secret, bucket, host] {
+            #expect(outcome.code == 1, "\(outcome.said)")
+            #expect(!outcome.said.contains("broken"), "\(outcome.said)")
+        }
+        #expect(!scene.server.log().contains { $0.operation == "CreateBucket" })
     }
 }
