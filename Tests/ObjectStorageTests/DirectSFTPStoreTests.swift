@@ -84,6 +84,24 @@ struct DirectSFTPStoreTests {
         #expect(file.kind == .notADirectory)
     }
 
+    @Test("A bundle that nobody wants any more is given up, and a record that follows is stored")
+    func cancelled() throws {
+        let server = try sftpServer(.openSSH)
+        let pacer = CancellingPacer(after: 300_000)
+        var options = try server.directOptions()
+        options.isCancelled = { pacer.isCancelled }
+        let store = try DirectSFTPStore.create(
+            at: try server.directLocation("cancelled"), options: options)
+        let bundle = try pacer.bundle(of: 1_000_000, for: store)
+        let error = try #require(
+            #expect(throws: StorageError.self) {
+                try store.put(bundle, at: ObjectKey(validated: "bundles/a"))
+            })
+        #expect(error.cause == "interrupted" && !error.isTransient)
+        try store.put([1], at: ObjectKey(validated: "index/a"))
+        #expect(try store.list(prefix: "").map(\.key.text) == ["index/a"])
+    }
+
     // MARK: - Who answers
 
     @Test("An unknown host is refused with its fingerprint, accepted when told so, and then known")

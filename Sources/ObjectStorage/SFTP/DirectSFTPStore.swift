@@ -24,6 +24,8 @@ package final class DirectSFTPStore: ObjectStore {
         package var connections = 4
         package var spoolDirectory = "/var/tmp"
         package var stallSeconds = 120
+        /// Asked while a spool file is on its way; once it gives true that put is given up.
+        package var isCancelled: (@Sendable () -> Bool)?
         package var traffic = TrafficCounter()
 
         package init(user: String, knownHostsFiles: [String]) {
@@ -241,26 +243,30 @@ package final class DirectSFTPStore: ObjectStore {
         _ content: ObjectContent, to name: String, _ subject: StorageSubject
     ) throws(StorageError) {
         let body: TransferRequest.Body
+        var isCancelled: (@Sendable () -> Bool)?
         switch content.body {
         case .bytes(let bytes): body = .bytes(bytes)
         case .file(let file):
             precondition(
                 file.length == content.length, "a spool file was appended to after its digest")
             body = .file(descriptor: file.fileDescriptor, offset: 0, length: content.length)
+            isCancelled = options.isCancelled
         }
         let path = path(name)
         let traffic = try perform(subject, neededBytes: content.length) {
             () throws(TransferError) in
             do throws(TransferError) {
                 return try transfer.upload(
-                    body, to: path, permissions: 0o600, pacer: content.pacer)
+                    body, to: path, permissions: 0o600, pacer: content.pacer,
+                    isCancelled: isCancelled)
             } catch {
                 guard error.kind == .missing else { throw error }
                 try transfer.perform(
                     [.makeDirectory(self.path(SFTPTemporaries.directoryName))],
                     toleratingRefusals: true)
                 return try transfer.upload(
-                    body, to: path, permissions: 0o600, pacer: content.pacer)
+                    body, to: path, permissions: 0o600, pacer: content.pacer,
+                    isCancelled: isCancelled)
             }
         }
         options.traffic.count(sent: traffic.bytesSent)

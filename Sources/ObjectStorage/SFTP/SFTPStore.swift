@@ -25,6 +25,8 @@ package final class SFTPStore: ObjectStore {
         package var spoolDirectory = "/var/tmp"
         /// How long nothing may come or go while an answer is due.
         package var stallSeconds = 120
+        /// Asked while a spool file is on its way; once it gives true that put is given up.
+        package var isCancelled: (@Sendable () -> Bool)?
         package var traffic = TrafficCounter()
 
         package init() {}

@@ -60,6 +60,7 @@ extension StoreOpener {
         options.hashesRemotely = access.hashesRemotely
         options.spoolDirectory = spoolDirectory
         options.traffic = counter
+        options.isCancelled = { Signals.haveArrived }
         return options
     }
 
@@ -84,6 +85,7 @@ extension StoreOpener {
         if let connections = access.connections { options.connections = connections }
         options.spoolDirectory = spoolDirectory
         options.traffic = counter
+        options.isCancelled = { Signals.haveArrived }
         return options
     }
 
