@@ -24,6 +24,25 @@ struct DirectSFTPStoreTests {
         #expect(StoreContract.run(store, listedObjects: 120) == [])
     }
 
+    @Test("What was made on asyncssh is opened there again, and named where it is in the way")
+    func openingAgain() throws {
+        let server = try sftpServer(.asyncSSH, "--password")
+        let store = try server.createdDirectStore("again")
+        try store.put([1, 2], at: ObjectKey(validated: "a/b"))
+        let opened = try server.openedDirectStore("again")
+        #expect(try opened.get(ObjectKey(validated: "a/b")) == [1, 2])
+        let taken = try #require(
+            #expect(throws: StorageError.self) { try server.createdDirectStore("again") })
+        #expect(taken.kind == .exists)
+        let missing = try #require(
+            #expect(throws: StorageError.self) { try server.openedDirectStore("none") })
+        #expect(missing.kind == .notFound)
+        writeFile([1], to: server["SFTP_DATA_DIR"] + "/file")
+        let file = try #require(
+            #expect(throws: StorageError.self) { try server.openedDirectStore("file") })
+        #expect(file.kind == .notADirectory)
+    }
+
     @Test("What one way of reaching a server stored the other reads, and lists alike")
     func bothWays() throws {
         let server = try sftpServer(.openSSH)

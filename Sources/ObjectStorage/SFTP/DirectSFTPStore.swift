@@ -86,9 +86,7 @@ package final class DirectSFTPStore: ObjectStore {
     ) throws(StorageError) -> DirectSFTPStore {
         let store = try DirectSFTPStore(location, options)
         let subject = store.subject(.open)
-        let isThere = try store.perform(subject) { () throws(TransferError) in
-            try store.transfer.status(of: store.rootPath) != nil
-        }
+        let isThere = try store.hasRoot(subject)
         guard isThere else {
             throw subject.failure(.notFound, "there is no such directory on the server")
         }
@@ -106,9 +104,7 @@ package final class DirectSFTPStore: ObjectStore {
     ) throws(StorageError) -> DirectSFTPStore {
         let store = try DirectSFTPStore(location, options)
         let subject = store.subject(.create)
-        let isThere = try store.perform(subject) { () throws(TransferError) in
-            try store.transfer.status(of: store.rootPath) != nil
-        }
+        let isThere = try store.hasRoot(subject)
         if !isThere { try store.makeDirectories(store.root, below: "", subject) }
         guard try store.isDirectory(store.rootPath, subject) else {
             throw subject.failure(.notADirectory, "what has this path is no directory")
@@ -121,6 +117,19 @@ package final class DirectSFTPStore: ObjectStore {
             throw subject.failure(.exists, "the directory is not empty: \(stranger) lies in it")
         }
         return store
+    }
+
+    /// Whether something has the store's path. libcurl asks by opening it for reading, which some
+    /// servers refuse where it is a directory: whether it is one is asked next.
+    private func hasRoot(_ subject: StorageSubject) throws(StorageError) -> Bool {
+        try perform(subject) { () throws(TransferError) in
+            do throws(TransferError) {
+                return try transfer.status(of: rootPath) != nil
+            } catch {
+                if error.kind == .refused { return true }
+                throw error
+            }
+        }
     }
 
     package var capabilities: StoreCapabilities {
