@@ -343,6 +343,19 @@ struct SFTPStoreTests {
         #expect(error.cause.contains("Connection refused"))
     }
 
+    @Test(
+        "A name that is not found may be found later",
+        arguments: ["Name or service not known", "Temporary failure in name resolution"])
+    func unknownName(words: String) {
+        let line = "ssh: Could not resolve hostname nas.invalid: \(words)"
+        for wasConnected in [false, true] {
+            let failure = SSHFailure.ended(
+                saying: [line], exitCode: 255, wasConnected: wasConnected)
+            #expect(failure.kind == .unavailable && failure.isTransient)
+            #expect(failure.cause == line)
+        }
+    }
+
     @Test("An ssh command that does not exist is named")
     func noProgram() throws {
         var options = SFTPStore.Options()

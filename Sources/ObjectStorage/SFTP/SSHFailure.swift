@@ -103,9 +103,11 @@ struct SSHFailure: Error {
         Meaning(
             words: ["temporary failure in name resolution"], kind: .unavailable, isTransient: true,
             hint: "look at this host's network, then try again"),
+        // A line that is down can look like this as well: the name server may be the router's own.
         Meaning(
             words: ["could not resolve hostname", "no address associated with"], kind: .unavailable,
-            hint: "check the host's name in the address"),
+            isTransient: true,
+            hint: "check the host's name in the address, and this host's network"),
         Meaning(
             words: [
                 "connection refused", "connection timed out", "no route to host",
