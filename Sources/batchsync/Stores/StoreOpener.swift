@@ -121,6 +121,7 @@ struct StoreOpener {
             store, settings(memory: memory, maximum: maximum))
         var brief = settings(memory: memory, maximum: nil)
         brief.retry.patienceSeconds = access.waitOnlineSeconds ?? Self.firstContactSeconds
+        brief.retry.countsFirstAttempt = true
         let threads = access.connections ?? maximum
         return OpenedStore(
             store: wrapped, firstContact: StoreStack.wrap(store, brief).store, location: location,
@@ -131,12 +132,14 @@ struct StoreOpener {
             memory: memory)
     }
 
-    /// Runs the first call to a store, again and again for as long as the user said to wait for it.
+    /// Runs the first call to a store, again and again for as long as the user said to wait for it,
+    /// else for a moment.
     func whenOnline<Store>(
         _ connect: () throws(StorageError) -> Store
     ) throws(StorageError) -> Store {
         var policy = RetryPolicy()
-        policy.patienceSeconds = access.waitOnlineSeconds ?? 0
+        policy.patienceSeconds = access.waitOnlineSeconds ?? Self.firstContactSeconds
+        policy.countsFirstAttempt = true
         var store: Store?
         try waitUntilReachable(policy: policy, surroundings: surroundings) {
             () throws(StorageError) in
