@@ -81,7 +81,9 @@ struct SSHFailure: Error {
                 + "one with `ssh-keygen -R HOST` and connect once with ssh"),
         Meaning(
             words: ["host key verification failed", "host key is known for"], kind: .untrusted,
-            hint: "connect once with ssh and compare the key's fingerprint with the server's own"),
+            hint:
+                "connect once with ssh and compare the key's fingerprint with the server's own, or "
+                + "trust whatever key it shows now by --accept-new-host-key"),
         Meaning(
             words: ["permission denied (", "too many authentication failures"], kind: .denied,
             hint: "let the server accept a key of this user (ssh-copy-id), or give ssh the right "
