@@ -121,6 +121,29 @@ struct DirectSFTPStoreTests {
         #expect(try store.list(prefix: "").map(\.key.text) == ["index/a"])
     }
 
+    @Test("What was made for a store can be taken away again where nothing lies in it")
+    func takingAway() throws {
+        let server = try sftpServer(.openSSH)
+        let root = server["SFTP_DATA_DIR"] + "/looked"
+        let key = ObjectKey(validated: "a/b")
+        let store = try server.createdDirectStore("looked/at/it")
+        try store.put([1], at: key)
+        store.removeMade()
+        #expect(try store.get(key) == [1])
+        try store.delete(key)
+        store.removeEmptyDirectories(below: "")
+        store.removeMade()
+        #expect(access(root, F_OK) != 0)
+        // Nor is anything removed that was there before.
+        makeDirectory(root)
+        let second = try server.createdDirectStore("looked/at")
+        second.removeMade()
+        #expect(access(root + "/at", F_OK) != 0 && access(root, F_OK) == 0)
+        let opened = try server.openedDirectStore("looked")
+        opened.removeMade()
+        #expect(access(root, F_OK) == 0)
+    }
+
     // MARK: - Who answers
 
     @Test("An unknown host is refused with its fingerprint, accepted when told so, and then known")

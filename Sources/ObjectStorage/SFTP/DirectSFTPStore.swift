@@ -42,6 +42,8 @@ package final class DirectSFTPStore: ObjectStore {
     private let hostKey: HostKeyJudgement
     private let clock = Mutex<SFTPClock?>(nil)
     private let isCleaned = Mutex(false)
+    /// Directories that `create` has made for this store, the outermost first.
+    private let made = Mutex<[String]>([])
 
     private init(_ location: SFTPLocation, _ options: Options) throws(StorageError) {
         self.location = location
@@ -105,7 +107,7 @@ package final class DirectSFTPStore: ObjectStore {
         let store = try DirectSFTPStore(location, options)
         let subject = store.subject(.create)
         let isThere = try store.hasRoot(subject)
-        if !isThere { try store.makeDirectories(store.root, below: "", subject) }
+        if !isThere { try store.makeRoot(subject) }
         guard try store.isDirectory(store.rootPath, subject) else {
             throw subject.failure(.notADirectory, "what has this path is no directory")
         }
@@ -130,6 +132,36 @@ package final class DirectSFTPStore: ObjectStore {
                 throw error
             }
         }
+    }
+
+    /// Makes the store's directory and whatever is missing above it, and notes what it made.
+    private func makeRoot(_ subject: StorageSubject) throws(StorageError) {
+        var reached = ""
+        for component in root.split(separator: "/") {
+            reached += "/" + component
+            let directory = reached
+            let isMade = try perform(subject) { () throws(TransferError) -> Bool in
+                do throws(TransferError) {
+                    try transfer.perform([.makeDirectory(directory)])
+                    return true
+                } catch {
+                    // What is there already is refused, in various words.
+                    if [.refused, .denied, .missing].contains(error.kind) { return false }
+                    throw error
+                }
+            }
+            if isMade { made.withLock { $0.append(directory) } }
+        }
+    }
+
+    /// Removes the directories that `create` made, as far as nothing lies in them: for a store that
+    /// was only to be looked at.
+    package func removeMade() {
+        let made = made.withLock { $0 }
+        guard !made.isEmpty else { return }
+        let directories = [path(SFTPTemporaries.directoryName)] + made.reversed()
+        try? transfer.perform(
+            directories.map { SFTPTransfer.Command.removeDirectory($0) }, toleratingRefusals: true)
     }
 
     package var capabilities: StoreCapabilities {

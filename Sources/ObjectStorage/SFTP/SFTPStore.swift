@@ -47,6 +47,8 @@ package final class SFTPStore: ObjectStore {
     let durable = Mutex<Set<String>>([])
     let temporaries = Mutex(SFTPTemporaries())
     let clock = Mutex<SFTPClock?>(nil)
+    /// Directories that `create` has made for this store, the outermost first.
+    let made = Mutex<[[UInt8]]>([])
 
     struct Permissions {
         let file: UInt32

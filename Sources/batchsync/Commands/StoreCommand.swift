@@ -49,6 +49,7 @@ struct StoreCheckCommand: Verb {
             return digest.bytes
         }
         var outcomes: [JSONValue] = []
+        defer { opened.removeMade() }
         let isKept = conformance.run { outcome in
             if output.json {
                 outcomes.append(Self.document(outcome))

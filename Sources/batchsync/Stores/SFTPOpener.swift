@@ -28,7 +28,12 @@ extension StoreOpener {
                     try SFTPStore.create(at: place, options: options)
                 })
         }
-        return wrapRemote(store, memory: memory, maximum: Self.mostCallsToSFTP)
+        var wrapped = wrapRemote(store, memory: memory, maximum: Self.mostCallsToSFTP)
+        wrapped.removeMade = {
+            (store as? SFTPStore)?.removeMade()
+            (store as? DirectSFTPStore)?.removeMade()
+        }
+        return wrapped
     }
 
     private func opened(

@@ -21,6 +21,8 @@ struct OpenedStore: Sendable {
     let memory: StoreMemory
     /// Where the bucket is, if it turned out to be elsewhere than it was asked for.
     var region: @Sendable () -> String? = { nil }
+    /// Takes away the directories that were made for it, as far as they are empty.
+    var removeMade: @Sendable () -> Void = {}
 
     /// Keeps for the next run what this one has learned. A run that asked little has learned nothing.
     func remember() {
