@@ -10,6 +10,9 @@ package struct RetryPolicy: Sendable, Equatable {
     /// How long after its first failure a call is still made again. Fifteen minutes outlast a
     /// router's restart, a nightly new address and a store's deployment.
     package var patienceSeconds = 900.0
+    /// Whether patience begins with the call and not with its first failure: for questions that are
+    /// answered soon if at all.
+    package var countsFirstAttempt = false
 
     package init() {}
 
@@ -38,13 +41,16 @@ struct Retrial: ~Copyable {
     private(set) var failures = 0
     /// Those of them in which the store was there and had no excuse.
     private var answeredFailures = 0
-    /// When the first of them was noticed, moved on by what the host has slept through since.
+    /// When the first of them was noticed, or its attempt began, moved on by what the host has slept
+    /// through since.
     private var firstFailure: Int64 = 0
+    private var began: Int64
 
     init(_ policy: RetryPolicy, _ surroundings: StoreSurroundings, deadline: Int64? = nil) {
         self.policy = policy
         self.surroundings = surroundings
         self.deadline = deadline
+        began = surroundings.now()
     }
 
     /// How long the call has been failing.
@@ -56,6 +62,7 @@ struct Retrial: ~Copyable {
     mutating func advanced() {
         failures = 0
         answeredFailures = 0
+        began = surroundings.now()
     }
 
     /// Returns when the call is to be made again.
@@ -68,7 +75,7 @@ struct Retrial: ~Copyable {
     ) throws(StorageError) {
         guard error.isTransient else { throw error }
         let now = surroundings.now()
-        if failures == 0 { firstFailure = now }
+        if failures == 0 { firstFailure = policy.countsFirstAttempt ? began : now }
         failures += 1
         if error.kind != .unavailable && !error.isOverload { answeredFailures += 1 }
         guard answeredFailures < policy.attempts else {

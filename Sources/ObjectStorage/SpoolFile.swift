@@ -59,6 +59,11 @@ package final class SpoolFile: Sendable {
         if unnamed >= 0 {
             return SpoolFile(adopting: unnamed, at: nil, operations: operations, subject: subject)
         }
+        if unnamed == -ENOENT {
+            throw StorageError(
+                .notFound, .spool, location: path, cause: subject.failure(unnamed, "open").cause,
+                hint: "make that directory, or name another one by --spool-directory")
+        }
         // Not every file system has files without a name; there the name goes at once.
         let directory = try Directory(path: path, subject: subject)
         let temporaries = TemporaryFiles(directory: directory, operations: operations)

@@ -54,7 +54,9 @@ package final class Backup {
                     attempt += 1
                     monitor.note(
                         "the repository changed under the run: going over the sources once more")
-                } else if case .repository(.storage) = error.kind, !replicas.isEmpty {
+                } else if case .repository(.storage) = error.kind, !replicas.isEmpty,
+                    !cancellation.isCancelled
+                {
                     // What the others have got already is in their journals.
                     monitor.note("\(repository.location): \(error.description)")
                     monitor.note("going on with \(replicas[0].repository.location)")
@@ -268,11 +270,12 @@ final class BackupRun {
             contentSink = BundleSink(
                 repository, index: runIndex, kind: .content, journal: journal,
                 limits: options.uploads, replicas: replicaRuns, bundleBytes: options.bundleBytes,
-                counts: monitor.counts,
+                counts: monitor.counts, cancellation: backup.cancellation,
                 onStored: { try lease.bundleStored($0) })
             manifestSink = BundleSink(
                 repository, index: runIndex, kind: .manifest, journal: journal,
                 limits: options.uploads, replicas: replicaRuns, counts: monitor.counts,
+                cancellation: backup.cancellation,
                 onStored: { try lease.bundleStored($0) })
         }
         let chunks = try ManifestChunks(index: runIndex, sink: manifestSink)

@@ -32,21 +32,26 @@ final class BundleSink: @unchecked Sendable {
     init(
         _ repository: Repository, index: RunIndex, kind: BundleKind, journal: RunJournal,
         limits: UploadLimits, replicas: [ReplicaRun], bundleBytes: Int = BundleLimits.bundleBytes,
-        counts: ProgressCounts,
+        counts: ProgressCounts, cancellation: Cancellation,
         onStored: @escaping @Sendable (SealedBundle) throws -> Void
     ) {
         self.repository = repository
         self.index = index
         self.kind = kind
         self.bundleBytes = bundleBytes
-        uploader = BundleUploader(limits, counts: counts) { finished in
+        uploader = BundleUploader(limits, counts: counts, cancellation: cancellation) { finished in
             try journal.append(finished.bundle)
             try repository.putBundle(finished.bundle, spool: finished.spool)
             index.stored(finished.bundle, as: finished.ordinal)
             try onStored(finished.bundle)
         }
         self.replicas = replicas.map { run in
-            (run, BundleUploader(run.uploads, counts: counts) { try run.store($0) })
+            (
+                run,
+                BundleUploader(run.uploads, counts: counts, cancellation: cancellation) {
+                    try run.store($0)
+                }
+            )
         }
     }
 

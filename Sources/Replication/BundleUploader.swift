@@ -30,26 +30,29 @@ final class BundleUploader: @unchecked Sendable {
 
     private let limits: UploadLimits
     private let counts: ProgressCounts
+    private let cancellation: Cancellation
     private let store: @Sendable (FinishedBundle) throws -> Void
     private let queue = Monitored(Queue())
     private var threads: [WorkThread] = []
 
     /// - Parameter counts: Told what waits for the store.
+    /// - Parameter cancellation: Once it is cancelled, what waits is given up.
     /// - Parameter store: Makes one bundle durable; called on several threads at once.
     init(
-        _ limits: UploadLimits, counts: ProgressCounts,
+        _ limits: UploadLimits, counts: ProgressCounts, cancellation: Cancellation,
         store: @escaping @Sendable (FinishedBundle) throws -> Void
     ) {
         self.limits = limits
         self.counts = counts
+        self.cancellation = cancellation
         self.store = store
         threads = (0..<max(limits.threads, 1)).map { _ in
             WorkThread { [unowned self] in storeAll() }
         }
     }
 
-    /// Stores what is waiting and ends the threads. Without it they stay for ever: a thread at work
-    /// keeps its object.
+    /// Stores what is waiting, unless the run is cancelled, and ends the threads. Without it they stay
+    /// for ever: a thread at work keeps its object.
     func close() {
         queue.change { $0.isClosed = true }
         for thread in threads { thread.join() }
@@ -89,6 +92,9 @@ final class BundleUploader: @unchecked Sendable {
     private func storeAll() {
         while true {
             let next: FinishedBundle? = queue.wait { queue -> FinishedBundle?? in
+                if !queue.waiting.isEmpty, cancellation.isCancelled {
+                    giveUpWaiting(&queue, because: .interrupted)
+                }
                 if !queue.waiting.isEmpty {
                     queue.storing += 1
                     return .some(queue.waiting.removeFirst())
@@ -100,19 +106,28 @@ final class BundleUploader: @unchecked Sendable {
             do { try store(next) } catch { failure = BundleSink.wrap(error) }
             queue.change { queue in
                 queue.storing -= 1
-                var gone = next.bundle.size
                 if let failure {
-                    if queue.failure == nil { queue.failure = failure }
-                    for left in queue.waiting { gone += left.bundle.size }
-                    queue.waiting.removeAll()
+                    giveUpWaiting(&queue, because: failure)
                 } else {
                     queue.storedBytes += next.bundle.size
                     queue.bundles += 1
                 }
-                queue.spooledBytes -= gone
-                counts.spooledBytes.subtract(gone, ordering: .relaxed)
+                leaveSpool(&queue, next.bundle.size)
             }
         }
+    }
+
+    /// Nothing that waits is stored any more. The next run makes what is lost anew.
+    private func giveUpWaiting(_ queue: inout Queue, because failure: ReplicationError) {
+        if queue.failure == nil { queue.failure = failure }
+        let bytes = queue.waiting.reduce(0) { $0 + $1.bundle.size }
+        queue.waiting.removeAll()
+        leaveSpool(&queue, bytes)
+    }
+
+    private func leaveSpool(_ queue: inout Queue, _ bytes: Int) {
+        queue.spooledBytes -= bytes
+        counts.spooledBytes.subtract(bytes, ordering: .relaxed)
     }
 
     /// Waits until everything is durable or something has failed, and gives the failure.

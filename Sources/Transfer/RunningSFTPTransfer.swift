@@ -12,6 +12,7 @@ final class RunningSFTPTransfer {
     // What is sent.
     var body = TransferRequest.Body.none
     var pacer: (any Pacer)?
+    var isCancelled: (@Sendable () -> Bool)?
     private var bodyPosition = 0
 
     // What arrives: into the target where there is one, else collected.
@@ -47,7 +48,7 @@ final class RunningSFTPTransfer {
         easy.set(CURLOPT_NOPROGRESS, 0)
         easy.set(CURLOPT_XFERINFODATA, pointer: context)
         easy.set(progressFunction: { context, _, received, _, sent in
-            RunningSFTPTransfer.from(context).isStalled(Int(received + sent)) ? 1 : 0
+            RunningSFTPTransfer.from(context).mustStop(Int(received + sent)) ? 1 : 0
         })
         easy.set(CURLOPT_SSH_HOSTKEYDATA, pointer: context)
         easy.set(hostKeyFunction: { context, _, key, length in
@@ -67,6 +68,15 @@ final class RunningSFTPTransfer {
         failure = TransferError(
             .untrusted, "the host's key is not one that is trusted", isTransient: false)
         return false
+    }
+
+    /// Whether it has to be given up; `failure` says why.
+    private func mustStop(_ moved: Int) -> Bool { isUnwanted() || isStalled(moved) }
+
+    private func isUnwanted() -> Bool {
+        guard let isCancelled, isCancelled() else { return false }
+        failure = TransferError(.cancelled, "interrupted", isTransient: false)
+        return true
     }
 
     private func isStalled(_ moved: Int) -> Bool {
@@ -90,6 +100,7 @@ final class RunningSFTPTransfer {
             // This thread has nothing else to do meanwhile.
             var granted = pacer.grant(wanted)
             while granted.bytes <= 0 {
+                if isUnwanted() { return Int(CURL_READFUNC_ABORT) }
                 usleep(
                     UInt32(clamping: min(max(granted.waitNanoseconds / 1_000, 100), 500_000)))
                 granted = pacer.grant(wanted)

@@ -153,13 +153,16 @@ package final class SFTPTransfer: Sendable {
     }
 
     /// Writes a new file, or what stands there anew.
+    ///
+    /// - Parameter isCancelled: Asked about once a second; once it gives true it is given up.
     package func upload(
         _ body: TransferRequest.Body, to path: String, permissions: Int,
-        pacer: (any Pacer)?
+        pacer: (any Pacer)?, isCancelled: (@Sendable () -> Bool)? = nil
     ) throws(TransferError) -> TransferTraffic {
         try run(path) { easy, running in
             running.body = body
             running.pacer = pacer
+            running.isCancelled = isCancelled
             easy.set(CURLOPT_UPLOAD, 1)
             easy.set(CURLOPT_INFILESIZE_LARGE, offset: body.length ?? 0)
             easy.set(CURLOPT_UPLOAD_BUFFERSIZE, SFTPTransfer.uploadBufferBytes)

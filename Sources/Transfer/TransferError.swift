@@ -67,7 +67,9 @@ package struct TransferError: Error, Sendable, CustomStringConvertible {
     /// - Parameter systemError: The last errno of the transfer, 0 where there was none.
     static func curl(_ code: CURLcode, detail: String, systemError: Int = 0) -> TransferError {
         let (kind, isTransient) = meaning(of: code, detail: detail, systemError: systemError)
-        let text = detail.isEmpty ? String(cString: curl_easy_strerror(code)) : detail
+        var text = detail.isEmpty ? String(cString: curl_easy_strerror(code)) : detail
+        // Its own words are about a bad argument, which nobody could make sense of.
+        if code == CURLE_BAD_FUNCTION_ARGUMENT { text = "the host's name could not be resolved" }
         return TransferError(kind, text, isTransient: isTransient)
     }
 

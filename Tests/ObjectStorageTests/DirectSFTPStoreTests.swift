@@ -24,6 +24,25 @@ struct DirectSFTPStoreTests {
         #expect(StoreContract.run(store, listedObjects: 120) == [])
     }
 
+    @Test("What was made on asyncssh is opened there again, and named where it is in the way")
+    func openingAgain() throws {
+        let server = try sftpServer(.asyncSSH, "--password")
+        let store = try server.createdDirectStore("again")
+        try store.put([1, 2], at: ObjectKey(validated: "a/b"))
+        let opened = try server.openedDirectStore("again")
+        #expect(try opened.get(ObjectKey(validated: "a/b")) == [1, 2])
+        let taken = try #require(
+            #expect(throws: StorageError.self) { try server.createdDirectStore("again") })
+        #expect(taken.kind == .exists)
+        let missing = try #require(
+            #expect(throws: StorageError.self) { try server.openedDirectStore("none") })
+        #expect(missing.kind == .notFound)
+        writeFile([1], to: server["SFTP_DATA_DIR"] + "/file")
+        let file = try #require(
+            #expect(throws: StorageError.self) { try server.openedDirectStore("file") })
+        #expect(file.kind == .notADirectory)
+    }
+
     @Test("What one way of reaching a server stored the other reads, and lists alike")
     func bothWays() throws {
         let server = try sftpServer(.openSSH)
@@ -82,6 +101,47 @@ struct DirectSFTPStoreTests {
         let file = try #require(
             #expect(throws: StorageError.self) { try server.openedDirectStore("file") })
         #expect(file.kind == .notADirectory)
+    }
+
+    @Test("A bundle that nobody wants any more is given up, and a record that follows is stored")
+    func cancelled() throws {
+        let server = try sftpServer(.openSSH)
+        let pacer = CancellingPacer(after: 300_000)
+        var options = try server.directOptions()
+        options.isCancelled = { pacer.isCancelled }
+        let store = try DirectSFTPStore.create(
+            at: try server.directLocation("cancelled"), options: options)
+        let bundle = try pacer.bundle(of: 1_000_000, for: store)
+        let error = try #require(
+            #expect(throws: StorageError.self) {
+                try store.put(bundle, at: ObjectKey(validated: "bundles/a"))
+            })
+        #expect(error.cause == "interrupted" && !error.isTransient)
+        try store.put([1], at: ObjectKey(validated: "index/a"))
+        #expect(try store.list(prefix: "").map(\.key.text) == ["index/a"])
+    }
+
+    @Test("What was made for a store can be taken away again where nothing lies in it")
+    func takingAway() throws {
+        let server = try sftpServer(.openSSH)
+        let root = server["SFTP_DATA_DIR"] + "/looked"
+        let key = ObjectKey(validated: "a/b")
+        let store = try server.createdDirectStore("looked/at/it")
+        try store.put([1], at: key)
+        store.removeMade()
+        #expect(try store.get(key) == [1])
+        try store.delete(key)
+        store.removeEmptyDirectories(below: "")
+        store.removeMade()
+        #expect(access(root, F_OK) != 0)
+        // Nor is anything removed that was there before.
+        makeDirectory(root)
+        let second = try server.createdDirectStore("looked/at")
+        second.removeMade()
+        #expect(access(root + "/at", F_OK) != 0 && access(root, F_OK) == 0)
+        let opened = try server.openedDirectStore("looked")
+        opened.removeMade()
+        #expect(access(root, F_OK) == 0)
     }
 
     // MARK: - Who answers

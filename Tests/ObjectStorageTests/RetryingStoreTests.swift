@@ -371,6 +371,30 @@ struct RetryingStoreTests {
         #expect(abs(time.seconds - began - 7_200) < 0.001)
     }
 
+    @Test("Patience that begins with the call is used up by the first attempt as well")
+    func patienceFromTheBeginning() {
+        var policy = RetryPolicy()
+        policy.patienceSeconds = 10
+        policy.countsFirstAttempt = true
+        let expected: [(Double, ClosedRange<Double>)] = [
+            (30, 29.999...30.001), (4, 12...13.6), (0, 9.999...10.001),
+        ]
+        for (attemptSeconds, takes) in expected {
+            let time = VirtualTime()
+            let began = time.seconds
+            let error = #expect(throws: StorageError.self) {
+                try waitUntilReachable(policy: policy, surroundings: time.surroundings) {
+                    () throws(StorageError) in
+                    time.advance(seconds: attemptSeconds)
+                    throw transient()
+                }
+            }
+            #expect(error?.cause.contains("given up after") == true)
+            let taken = time.seconds - began
+            #expect(takes.contains(taken), "\(attemptSeconds): \(taken)")
+        }
+    }
+
     @Test("A store that answers with a refusal is not waited for")
     func refusal() {
         let time = VirtualTime()

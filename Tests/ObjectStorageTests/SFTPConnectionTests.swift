@@ -1,6 +1,7 @@
 import Synchronization
 import TestSupport
 import Testing
+import Transfer
 
 @testable import ObjectStorage
 
@@ -109,6 +110,29 @@ struct SFTPConnectionTests {
             server.plant(file: "/store/\(name)", [1])
         }
         #expect(try store.list(prefix: "").map(\.key.text) == ["ok"])
+    }
+
+    @Test(
+        "A bundle that nobody wants any more is given up, and a record that follows is stored",
+        arguments: [300_000, 1_000_000])
+    func cancelled(after bytes: Int) throws {
+        let server = SFTPServerDouble()
+        let pacer = CancellingPacer(after: bytes)
+        let store = try server.store(isCancelled: { pacer.isCancelled })
+        // Where all has been sent, one piece is never confirmed.
+        if bytes == 1_000_000 { server.plan(.silence, for: SFTPKind.write) }
+        let bundle = try pacer.bundle(of: 1_000_000, for: store)
+        let error = try #require(
+            #expect(throws: StorageError.self) {
+                try store.put(bundle, at: ObjectKey(validated: "bundles/a"))
+            })
+        #expect(error.cause == "interrupted" && !error.isTransient)
+        try store.put([1], at: ObjectKey(validated: "index/a"))
+        #expect(try store.get(ObjectKey(validated: "index/a")) == [1])
+        #expect(
+            !server.paths.contains {
+                $0.hasPrefix("/store/+tmp/") || $0.hasPrefix("/store/bundles")
+            })
     }
 
     // MARK: - Lost connections
@@ -361,5 +385,41 @@ struct SFTPConnectionTests {
         let server = SFTPServerDouble(behaviour)
         let error = #expect(throws: SSHFailure.self) { try server.dial() }
         #expect(error?.cause.contains("version 2 instead of 3") == true)
+    }
+}
+
+/// Lets so many bytes through, then cancels and holds the rest back for two seconds.
+final class CancellingPacer: Pacer {
+    private struct State {
+        var granted = 0
+        var refusals = 0
+    }
+
+    private let limit: Int
+    private let state = Mutex(State())
+
+    init(after limit: Int) { self.limit = limit }
+
+    var isCancelled: Bool { state.withLock { $0.granted >= limit } }
+
+    func grant(_ wanted: Int) -> (bytes: Int, waitNanoseconds: Int64) {
+        state.withLock { state in
+            if state.granted >= limit, state.refusals < 40 {
+                state.refusals += 1
+                return (0, 50_000_000)
+            }
+            let bytes = min(wanted, 100_000)
+            state.granted += bytes
+            return (bytes, 0)
+        }
+    }
+
+    /// A spool file to put that it paces.
+    func bundle(of length: Int, for store: any ObjectStore) throws -> ObjectContent {
+        let spool = try store.makeSpool()
+        try spool.append([UInt8](repeating: 5, count: length))
+        var content = ObjectContent(file: spool, digest: [UInt8](repeating: 0, count: 32))
+        content.pacer = self
+        return content
     }
 }

@@ -111,9 +111,11 @@ final class SFTPServerDouble: Sendable {
 
     /// A store in the directory `/store`, which is made.
     func store(
-        limit: Int = 4, stallSeconds: Int = 30, traffic: TrafficCounter = TrafficCounter()
+        limit: Int = 4, stallSeconds: Int = 30, traffic: TrafficCounter = TrafficCounter(),
+        isCancelled: (@Sendable () -> Bool)? = nil
     ) throws -> SFTPStore {
         var options = SFTPStore.Options()
+        options.isCancelled = isCancelled
         options.traffic = traffic
         options.spoolDirectory = "/tmp"
         plant(directory: "/store")

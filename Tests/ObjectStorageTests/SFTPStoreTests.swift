@@ -115,6 +115,29 @@ struct SFTPStoreTests {
         #expect(try server.openedStore("a b/ü/c").list(prefix: "").map(\.key.text) == ["x"])
     }
 
+    @Test("What was made for a store can be taken away again where nothing lies in it")
+    func takingAway() throws {
+        let server = try plainServer()
+        let root = server["SFTP_DATA_DIR"] + "/looked"
+        let key = ObjectKey(validated: "a/b")
+        let store = try server.createdStore("looked/at/it")
+        try store.put([1], at: key)
+        store.removeMade()
+        #expect(try store.get(key) == [1])
+        try store.delete(key)
+        store.removeEmptyDirectories(below: "")
+        store.removeMade()
+        #expect(access(root, F_OK) != 0)
+        // Nor is anything removed that was there before.
+        makeDirectory(root)
+        let second = try server.createdStore("looked/at")
+        second.removeMade()
+        #expect(access(root + "/at", F_OK) != 0 && access(root, F_OK) == 0)
+        let opened = try server.openedStore("looked")
+        opened.removeMade()
+        #expect(access(root, F_OK) == 0)
+    }
+
     @Test("A file where the store should be is no store")
     func fileAsStore() throws {
         let server = try plainServer()
@@ -341,6 +364,19 @@ struct SFTPStoreTests {
         #expect(error.kind == .unavailable)
         #expect(error.isTransient)
         #expect(error.cause.contains("Connection refused"))
+    }
+
+    @Test(
+        "A name that is not found may be found later",
+        arguments: ["Name or service not known", "Temporary failure in name resolution"])
+    func unknownName(words: String) {
+        let line = "ssh: Could not resolve hostname nas.invalid: \(words)"
+        for wasConnected in [false, true] {
+            let failure = SSHFailure.ended(
+                saying: [line], exitCode: 255, wasConnected: wasConnected)
+            #expect(failure.kind == .unavailable && failure.isTransient)
+            #expect(failure.cause == line)
+        }
     }
 
     @Test("An ssh command that does not exist is named")

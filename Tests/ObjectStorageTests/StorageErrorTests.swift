@@ -27,6 +27,17 @@ struct StorageErrorTests {
         }
     }
 
+    @Test("A directory for spool files that is missing is no missing repository")
+    func missingSpoolDirectory() {
+        let path = TemporaryDirectory().path("none")
+        let error = #expect(throws: StorageError.self) { try SpoolFile.temporary(in: path) }
+        #expect(error?.kind == .notFound)
+        #expect(
+            error?.description
+                == "cannot write a temporary file in \(path): No such file or directory (open)")
+        #expect(error?.remedy.contains("--spool-directory") == true)
+    }
+
     @Test(
         "An errno becomes the kind of error that it means, and a passing one may be retried",
         arguments: [

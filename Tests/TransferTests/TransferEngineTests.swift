@@ -312,6 +312,15 @@ struct TransferEngineTests {
             })
         #expect(resolve.kind == .resolve && resolve.isTransient)
         #expect(resolve.text.contains("nobody.invalid"))
+        // libcurl answers otherwise where it is asked for the same name again.
+        for _ in 0..<3 {
+            let again = try #require(
+                error {
+                    try engine.perform(TransferRequest("GET", "http://nobody.invalid/"))
+                })
+            #expect(again.kind == .resolve && again.isTransient)
+            #expect(again.text.contains("resolve"), "\(again.text)")
+        }
     }
 
     @Test(

@@ -24,6 +24,8 @@ package final class DirectSFTPStore: ObjectStore {
         package var connections = 4
         package var spoolDirectory = "/var/tmp"
         package var stallSeconds = 120
+        /// Asked while a spool file is on its way; once it gives true that put is given up.
+        package var isCancelled: (@Sendable () -> Bool)?
         package var traffic = TrafficCounter()
 
         package init(user: String, knownHostsFiles: [String]) {
@@ -40,6 +42,8 @@ package final class DirectSFTPStore: ObjectStore {
     private let hostKey: HostKeyJudgement
     private let clock = Mutex<SFTPClock?>(nil)
     private let isCleaned = Mutex(false)
+    /// Directories that `create` has made for this store, the outermost first.
+    private let made = Mutex<[String]>([])
 
     private init(_ location: SFTPLocation, _ options: Options) throws(StorageError) {
         self.location = location
@@ -84,9 +88,7 @@ package final class DirectSFTPStore: ObjectStore {
     ) throws(StorageError) -> DirectSFTPStore {
         let store = try DirectSFTPStore(location, options)
         let subject = store.subject(.open)
-        let isThere = try store.perform(subject) { () throws(TransferError) in
-            try store.transfer.status(of: store.rootPath) != nil
-        }
+        let isThere = try store.hasRoot(subject)
         guard isThere else {
             throw subject.failure(.notFound, "there is no such directory on the server")
         }
@@ -104,10 +106,8 @@ package final class DirectSFTPStore: ObjectStore {
     ) throws(StorageError) -> DirectSFTPStore {
         let store = try DirectSFTPStore(location, options)
         let subject = store.subject(.create)
-        let isThere = try store.perform(subject) { () throws(TransferError) in
-            try store.transfer.status(of: store.rootPath) != nil
-        }
-        if !isThere { try store.makeDirectories(store.root, below: "", subject) }
+        let isThere = try store.hasRoot(subject)
+        if !isThere { try store.makeRoot(subject) }
         guard try store.isDirectory(store.rootPath, subject) else {
             throw subject.failure(.notADirectory, "what has this path is no directory")
         }
@@ -119,6 +119,49 @@ package final class DirectSFTPStore: ObjectStore {
             throw subject.failure(.exists, "the directory is not empty: \(stranger) lies in it")
         }
         return store
+    }
+
+    /// Whether something has the store's path. libcurl asks by opening it for reading, which some
+    /// servers refuse where it is a directory: whether it is one is asked next.
+    private func hasRoot(_ subject: StorageSubject) throws(StorageError) -> Bool {
+        try perform(subject) { () throws(TransferError) in
+            do throws(TransferError) {
+                return try transfer.status(of: rootPath) != nil
+            } catch {
+                if error.kind == .refused { return true }
+                throw error
+            }
+        }
+    }
+
+    /// Makes the store's directory and whatever is missing above it, and notes what it made.
+    private func makeRoot(_ subject: StorageSubject) throws(StorageError) {
+        var reached = ""
+        for component in root.split(separator: "/") {
+            reached += "/" + component
+            let directory = reached
+            let isMade = try perform(subject) { () throws(TransferError) -> Bool in
+                do throws(TransferError) {
+                    try transfer.perform([.makeDirectory(directory)])
+                    return true
+                } catch {
+                    // What is there already is refused, in various words.
+                    if [.refused, .denied, .missing].contains(error.kind) { return false }
+                    throw error
+                }
+            }
+            if isMade { made.withLock { $0.append(directory) } }
+        }
+    }
+
+    /// Removes the directories that `create` made, as far as nothing lies in them: for a store that
+    /// was only to be looked at.
+    package func removeMade() {
+        let made = made.withLock { $0 }
+        guard !made.isEmpty else { return }
+        let directories = [path(SFTPTemporaries.directoryName)] + made.reversed()
+        try? transfer.perform(
+            directories.map { SFTPTransfer.Command.removeDirectory($0) }, toleratingRefusals: true)
     }
 
     package var capabilities: StoreCapabilities {
@@ -241,26 +284,30 @@ package final class DirectSFTPStore: ObjectStore {
         _ content: ObjectContent, to name: String, _ subject: StorageSubject
     ) throws(StorageError) {
         let body: TransferRequest.Body
+        var isCancelled: (@Sendable () -> Bool)?
         switch content.body {
         case .bytes(let bytes): body = .bytes(bytes)
         case .file(let file):
             precondition(
                 file.length == content.length, "a spool file was appended to after its digest")
             body = .file(descriptor: file.fileDescriptor, offset: 0, length: content.length)
+            isCancelled = options.isCancelled
         }
         let path = path(name)
         let traffic = try perform(subject, neededBytes: content.length) {
             () throws(TransferError) in
             do throws(TransferError) {
                 return try transfer.upload(
-                    body, to: path, permissions: 0o600, pacer: content.pacer)
+                    body, to: path, permissions: 0o600, pacer: content.pacer,
+                    isCancelled: isCancelled)
             } catch {
                 guard error.kind == .missing else { throw error }
                 try transfer.perform(
                     [.makeDirectory(self.path(SFTPTemporaries.directoryName))],
                     toleratingRefusals: true)
                 return try transfer.upload(
-                    body, to: path, permissions: 0o600, pacer: content.pacer)
+                    body, to: path, permissions: 0o600, pacer: content.pacer,
+                    isCancelled: isCancelled)
             }
         }
         options.traffic.count(sent: traffic.bytesSent)

@@ -18,7 +18,11 @@ final class SFTPExchange: @unchecked Sendable {
     init(over connection: SFTPConnection) {
         self.connection = connection
         pthread_mutex_init(mutex, nil)
-        pthread_cond_init(condition, nil)
+        var attributes = pthread_condattr_t()
+        pthread_condattr_init(&attributes)
+        pthread_condattr_setclock(&attributes, CLOCK_MONOTONIC)
+        pthread_cond_init(condition, &attributes)
+        pthread_condattr_destroy(&attributes)
     }
 
     deinit {
@@ -80,6 +84,26 @@ final class SFTPExchange: @unchecked Sendable {
             taken = 0
         }
         return answer
+    }
+
+    /// Waits until `next` can answer at once, for so long at most. False where it cannot yet.
+    func waitForNext(milliseconds: Int64) -> Bool {
+        wait(milliseconds) { taken < answers.count || failure != nil }
+    }
+
+    /// Waits until no answer is due any more, for so long at most. False where one still is.
+    func waitForAll(milliseconds: Int64) -> Bool { wait(milliseconds) { due == 0 } }
+
+    private func wait(_ milliseconds: Int64, until isReached: () -> Bool) -> Bool {
+        let end = monotonicNanoseconds() + milliseconds * 1_000_000
+        var time = timespec(
+            tv_sec: Int(end / 1_000_000_000), tv_nsec: Int(end % 1_000_000_000))
+        pthread_mutex_lock(mutex)
+        defer { pthread_mutex_unlock(mutex) }
+        while !isReached() {
+            if pthread_cond_timedwait(condition, mutex, &time) == ETIMEDOUT { return isReached() }
+        }
+        return true
     }
 
     /// Answers that have not been taken, those still on their way included.

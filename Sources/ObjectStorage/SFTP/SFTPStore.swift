@@ -25,6 +25,8 @@ package final class SFTPStore: ObjectStore {
         package var spoolDirectory = "/var/tmp"
         /// How long nothing may come or go while an answer is due.
         package var stallSeconds = 120
+        /// Asked while a spool file is on its way; once it gives true that put is given up.
+        package var isCancelled: (@Sendable () -> Bool)?
         package var traffic = TrafficCounter()
 
         package init() {}
@@ -45,6 +47,8 @@ package final class SFTPStore: ObjectStore {
     let durable = Mutex<Set<String>>([])
     let temporaries = Mutex(SFTPTemporaries())
     let clock = Mutex<SFTPClock?>(nil)
+    /// Directories that `create` has made for this store, the outermost first.
+    let made = Mutex<[[UInt8]]>([])
 
     struct Permissions {
         let file: UInt32

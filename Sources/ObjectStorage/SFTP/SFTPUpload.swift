@@ -15,6 +15,9 @@ struct SFTPUpload {
     private let key: ObjectKey
     private let subject: StorageSubject
     private let temporary = SFTPTemporaries.newName()
+    /// Asked until all bytes of a bundle have arrived. What is put from memory is small, and what an
+    /// interrupted run leaves relies on it.
+    private let isCancelled: (@Sendable () -> Bool)?
 
     init(
         _ store: SFTPStore, over exchange: SFTPExchange, _ content: ObjectContent,
@@ -25,6 +28,11 @@ struct SFTPUpload {
         self.content = content
         self.key = key
         self.subject = subject
+        if case .file = content.body {
+            isCancelled = store.options.isCancelled
+        } else {
+            isCancelled = nil
+        }
     }
 
     private var finalPath: [UInt8] { store.path(key.text) }
@@ -40,6 +48,7 @@ struct SFTPUpload {
     }
 
     private func upload() throws(SFTPFailure) {
+        try checkWanted()
         var requests: [SFTPRequest] = [
             .lstat(finalPath),
             .createNew(temporaryPath, permissions: store.permissions.file),
@@ -137,6 +146,10 @@ struct SFTPUpload {
             try exchange.send(.close(handle))
             try checkAll()
         } catch {
+            // What is on a slow line may stay there for minutes, and nobody wants it any more.
+            if isCancelled?() == true, !exchange.waitForAll(milliseconds: 2_000) {
+                exchange.connection.close()
+            }
             exchange.finish()
             exchange.sendAndForget(.close(handle))
             guard case .refused(let status) = error else { throw error }
@@ -147,7 +160,19 @@ struct SFTPUpload {
 
     /// Waits for every answer that is due; each must be that all went well.
     private func checkAll() throws(SFTPFailure) {
-        while exchange.outstanding > 0 { try exchange.checkOK(try exchange.next().reply) }
+        while exchange.outstanding > 0 { try checkNext() }
+    }
+
+    /// Waits for one answer that is due; it must be that all went well.
+    private func checkNext() throws(SFTPFailure) {
+        if isCancelled != nil {
+            while !exchange.waitForNext(milliseconds: 200) { try checkWanted() }
+        }
+        try exchange.checkOK(try exchange.next().reply)
+    }
+
+    private func checkWanted() throws(SFTPFailure) {
+        if isCancelled?() == true { throw .other(subject.failure(.unavailable, "interrupted")) }
     }
 
     private func sendAll(to handle: [UInt8]) throws(SFTPFailure) {
@@ -162,10 +187,9 @@ struct SFTPUpload {
         defer { buffer.deallocate() }
         var offset = 0
         while offset < content.length {
-            while exchange.outstanding >= window {
-                try exchange.checkOK(try exchange.next().reply)
-            }
-            let count = granted(min(pieceBytes, content.length - offset))
+            while exchange.outstanding >= window { try checkNext() }
+            try checkWanted()
+            let count = try granted(min(pieceBytes, content.length - offset))
             try send(offset..<offset + count, to: handle, buffer)
             store.options.traffic.count(sent: count)
             offset += count
@@ -173,9 +197,10 @@ struct SFTPUpload {
     }
 
     /// Waits until some of `wanted` bytes may leave.
-    private func granted(_ wanted: Int) -> Int {
+    private func granted(_ wanted: Int) throws(SFTPFailure) -> Int {
         guard let pacer = content.pacer else { return wanted }
         while true {
+            try checkWanted()
             let grant = pacer.grant(wanted)
             if grant.bytes > 0 { return min(grant.bytes, wanted) }
             usleep(UInt32(clamping: min(max(grant.waitNanoseconds / 1_000, 100), 500_000)))

@@ -81,7 +81,9 @@ struct SSHFailure: Error {
                 + "one with `ssh-keygen -R HOST` and connect once with ssh"),
         Meaning(
             words: ["host key verification failed", "host key is known for"], kind: .untrusted,
-            hint: "connect once with ssh and compare the key's fingerprint with the server's own"),
+            hint:
+                "connect once with ssh and compare the key's fingerprint with the server's own, or "
+                + "trust whatever key it shows now by --accept-new-host-key"),
         Meaning(
             words: ["permission denied (", "too many authentication failures"], kind: .denied,
             hint: "let the server accept a key of this user (ssh-copy-id), or give ssh the right "
@@ -103,9 +105,11 @@ struct SSHFailure: Error {
         Meaning(
             words: ["temporary failure in name resolution"], kind: .unavailable, isTransient: true,
             hint: "look at this host's network, then try again"),
+        // A line that is down can look like this as well: the name server may be the router's own.
         Meaning(
             words: ["could not resolve hostname", "no address associated with"], kind: .unavailable,
-            hint: "check the host's name in the address"),
+            isTransient: true,
+            hint: "check the host's name in the address, and this host's network"),
         Meaning(
             words: [
                 "connection refused", "connection timed out", "no route to host",

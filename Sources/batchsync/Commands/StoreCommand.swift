@@ -50,6 +50,7 @@ struct StoreCheckCommand: Verb {
         try Self.putAndDelete(in: opened.store, below: prefix)
         let conformance = StoreConformance(of: opened.store, prefix: prefix) { Self.digest($0) }
         var outcomes: [JSONValue] = []
+        defer { opened.removeMade() }
         let isKept = conformance.run { outcome in
             if output.json {
                 outcomes.append(Self.document(outcome))

@@ -28,7 +28,12 @@ extension StoreOpener {
                     try SFTPStore.create(at: place, options: options)
                 })
         }
-        return wrapRemote(store, memory: memory, maximum: Self.mostCallsToSFTP)
+        var wrapped = wrapRemote(store, memory: memory, maximum: Self.mostCallsToSFTP)
+        wrapped.removeMade = {
+            (store as? SFTPStore)?.removeMade()
+            (store as? DirectSFTPStore)?.removeMade()
+        }
+        return wrapped
     }
 
     private func opened(
@@ -60,6 +65,7 @@ extension StoreOpener {
         options.hashesRemotely = access.hashesRemotely
         options.spoolDirectory = spoolDirectory
         options.traffic = counter
+        options.isCancelled = { Signals.haveArrived }
         return options
     }
 
@@ -84,6 +90,7 @@ extension StoreOpener {
         if let connections = access.connections { options.connections = connections }
         options.spoolDirectory = spoolDirectory
         options.traffic = counter
+        options.isCancelled = { Signals.haveArrived }
         return options
     }
 

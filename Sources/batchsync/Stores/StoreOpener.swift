@@ -21,6 +21,8 @@ struct OpenedStore: Sendable {
     let memory: StoreMemory
     /// Where the bucket is, if it turned out to be elsewhere than it was asked for.
     var region: @Sendable () -> String? = { nil }
+    /// Takes away the directories that were made for it, as far as they are empty.
+    var removeMade: @Sendable () -> Void = {}
 
     /// Keeps for the next run what this one has learned. A run that asked little has learned nothing.
     func remember() {
@@ -121,6 +123,7 @@ struct StoreOpener {
             store, settings(memory: memory, maximum: maximum))
         var brief = settings(memory: memory, maximum: nil)
         brief.retry.patienceSeconds = access.waitOnlineSeconds ?? Self.firstContactSeconds
+        brief.retry.countsFirstAttempt = true
         let threads = access.connections ?? maximum
         return OpenedStore(
             store: wrapped, firstContact: StoreStack.wrap(store, brief).store, location: location,
@@ -131,12 +134,14 @@ struct StoreOpener {
             memory: memory)
     }
 
-    /// Runs the first call to a store, again and again for as long as the user said to wait for it.
+    /// Runs the first call to a store, again and again for as long as the user said to wait for it,
+    /// else for a moment.
     func whenOnline<Store>(
         _ connect: () throws(StorageError) -> Store
     ) throws(StorageError) -> Store {
         var policy = RetryPolicy()
-        policy.patienceSeconds = access.waitOnlineSeconds ?? 0
+        policy.patienceSeconds = access.waitOnlineSeconds ?? Self.firstContactSeconds
+        policy.countsFirstAttempt = true
         var store: Store?
         try waitUntilReachable(policy: policy, surroundings: surroundings) {
             () throws(StorageError) in

@@ -68,7 +68,7 @@ struct StoreOptions: ParsableArguments {
 
     @Flag(
         help:
-            "Trust an SFTP server that is reached without ssh for the first time, and remember its key."
+            "Trust an SFTP server that is reached for the first time, and remember its key."
     )
     var acceptNewHostKey = false
 

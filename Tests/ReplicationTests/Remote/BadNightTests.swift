@@ -1,3 +1,4 @@
+import FileTree
 import Glibc
 import ObjectStorage
 import Replication
@@ -189,6 +190,43 @@ struct BadNightTests {
         #expect((4 << 20...9 << 20).contains(spooled.withLock { $0 }))
         #expect(monitor.counts.waitingForStore.load(ordering: .relaxed) == 0)
         #expect(monitor.counts.spooledBytes.load(ordering: .relaxed) == 0)
+        #expect(try world.verify(data: true).isSound)
+    }
+
+    @Test(
+        "A run that is asked to stop stores nothing that waits, and the next goes on from the rest",
+        .timeLimit(.minutes(60)))
+    func interrupted() throws {
+        let world = try World(sourceInMemory: true)
+        for number in 0..<6 {
+            world.source.put(SeededGenerator.numbers(UInt64(number), 4 << 20), "file-\(number)")
+        }
+        let monitor = EventMonitor()
+        let cancellation = Cancellation()
+        // The first bundle leaves when others wait behind it, and then it is over.
+        let line = InterferingStore(world.store) { (operation, subject) throws(StorageError) in
+            guard operation == .put, subject.hasPrefix("bundles/") else { return }
+            var pace = timespec(tv_sec: 0, tv_nsec: 1_000_000)
+            for _ in 0..<60_000
+            where monitor.counts.spooledBytes.load(ordering: .relaxed) < 8 << 20
+                && !cancellation.isCancelled
+            {
+                nanosleep(&pace, nil)
+            }
+            cancellation.cancel()
+        }
+        var options = BackupOptions(host: world.host.name, program: "batchsync tests")
+        options.roots = [try SourceRoot(Array(world.source.path.utf8))]
+        options.uploads = .remote(threads: 1, spoolBytes: 64 << 20)
+        options.bundleBytes = 1 << 20
+        let run = Backup(
+            try world.open(through: line), options: options, monitor: monitor,
+            cancellation: cancellation)
+        let error = #expect(throws: ReplicationError.self) { try run.run() }
+        #expect(error?.kind == .interrupted)
+        #expect(monitor.counts.spooledBytes.load(ordering: .relaxed) == 0)
+        #expect(try world.open().listBundles().count == 1)
+        #expect(try world.backup().resumedBundles == 1)
         #expect(try world.verify(data: true).isSound)
     }
 

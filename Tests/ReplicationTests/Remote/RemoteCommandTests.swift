@@ -73,6 +73,15 @@ struct RemoteCommandTests {
         #expect(proxy.server.tell("log").count == asked.count)
     }
 
+    @Test("A service that is too busy for the very first question is asked again")
+    func busyAtFirst() throws {
+        let scene = try Scene()
+        let proxy = try FaultProxy(
+            toward: scene.server["S3_ENDPOINT"], rules: "first=1,status=503:SlowDown")
+        scene.makeRepository([], ["AWS_ENDPOINT_URL": proxy.url])
+        #expect(proxy.fired == [1])
+    }
+
     @Test("Through a proxy the certificate is that of the service, and it is verified")
     func secureProxy() throws {
         let scene = try Scene(["--tls"])

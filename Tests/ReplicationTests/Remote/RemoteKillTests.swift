@@ -38,6 +38,25 @@ struct RemoteKillTests {
         }
     }
 
+    @Test(
+        "Asked to stop while its bundles leave slowly, it stops soon and goes on from there",
+        .timeLimit(.minutes(60)), arguments: StoreKind.campaigns)
+    func askedToStop(kind: StoreKind) throws {
+        var generator = SeededGenerator(seed: 1)
+        let place = try StorePlace(kind, ownServer: true)
+        var scene = try KillScene(
+            in: place, largeBytes: 1 << 20, options: ["--bundle-size", "1M"])
+        change(scene, 0, &generator)
+        // What it has to store takes twenty seconds.
+        let pid = BuiltCommand.start(scene.words + ["--limit-upload", "1MB/s"], scene.environment)
+        sleep(nanoseconds: 4_000_000_000)
+        kill(pid, SIGTERM)
+        let asked = csys_boottime_ns()
+        #expect(BuiltCommand.wait(pid).code == 143)
+        #expect(csys_boottime_ns() - asked < 8_000_000_000)
+        try scene.checkAndGoOn("asked to stop")
+    }
+
     /// Several bundles' worth of what cannot be compressed.
     private func change(_ scene: KillScene, _ round: Int, _ generator: inout SeededGenerator) {
         scene.world.source.put(
