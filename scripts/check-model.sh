@@ -3,7 +3,10 @@
 # in every reachable state, and without any one of them something must be lost: the assertion that
 # each is about, and no other, has to fail.
 #
-#   scripts/check-model.sh [--quick]      --quick leaves out the configurations that take minutes
+#   scripts/check-model.sh [--quick|--long]
+#
+# --quick leaves out the configurations that take more than seconds; --long takes minutes more, and
+# most of the memory.
 #
 # One verifier at a time, each below 4 GB. docs/protocol.md says what is explored and why.
 set -euo pipefail
@@ -15,16 +18,18 @@ memory_megabytes=3600
 seconds_maximum=400
 
 is_quick=
+is_long=
 optimisation=-O2
 case "${1:-}" in
 '') ;;
+--long) is_long=1 ;;
 --quick)
     is_quick=1
     # The compiler takes longer than what it makes runs.
     optimisation=-O0
     ;;
 *)
-    echo "check-model: there is no option '$1'; there is --quick" >&2
+    echo "check-model: there is no option '$1'; there are --quick and --long" >&2
     exit 64
     ;;
 esac
@@ -104,9 +109,15 @@ holds -DBACKUPS=2 -DPRUNES=1
 if [[ -z "$is_quick" ]]; then
     holds -DBACKUPS=2 -DPRUNES=1 "${all[@]}"
     holds -DBACKUPS=1 -DPRUNES=2
-    holds "${two_two[@]}" -DLATE=0
+    holds "${two_two[@]}"
+    holds "${two_two[@]}" -DLATE_LINES
 fi
+if [[ -n "$is_long" ]]; then
+    holds "${two_two[@]}" -DLATE=2
+fi
+
 loses NO_COMMIT_RULE kept "${one[@]}"
+loses NO_LINE_RULE restorable "${two_two[@]}"
 loses NO_FENCE restorable "${one[@]}"
 loses RECORDS_ALONE restorable "${one[@]}"
 loses NO_LEASE leased "${one[@]}" -DLEASES
@@ -119,6 +130,9 @@ loses SNAPSHOT_FIRST kept "${one[@]}"
 loses OLD_INDEX_FIRST kept "${one_two[@]}" -DMERGE
 loses BUNDLES_FIRST restorable "${one_two[@]}"
 loses RECORDS_FIRST kept "${one[@]}"
+# No rule, but where they end: lines that arrive late and a commit that does.
+loses LATE_LINES restorable "${two_two[@]}" -DLATE=2
+
 if ((failures)); then
     echo "check-model: $failures of the above are not as docs/protocol.md says" >&2
     exit 1

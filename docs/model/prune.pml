@@ -22,7 +22,8 @@
 #ifndef PRUNES
 #define PRUNES 2
 #endif
-/* Commits that may arrive although they are out of time. */
+/* How many commits may arrive although they are out of time; with LATE_LINES, index objects of
+ * backups among them. */
 #ifndef LATE
 #define LATE 1
 #endif
@@ -184,7 +185,33 @@ proctype Backup(byte me) {
 #ifndef INDEX_FIRST
         atomic { bundles = bundles | BIT(me) }
 #endif
-        atomic { PUT_LINES }
+        /* Lines of what has gone meanwhile would make others look whole: they are put in time, or
+         * after another look. */
+        if
+#ifdef NO_LINE_RULE
+        :: atomic { PUT_LINES }
+#else
+        :: atomic { IN_TIME(since) -> PUT_LINES }
+        :: atomic { !IN_TIME(since) -> saw = condemned; since = ever; now = CONDEMNED(condemned) }
+            atomic {
+                if
+                :: (now & use) || !(bundles & use) ->
+                    goto end     /* nothing is put; the sources are gone over again */
+                :: else -> now = 0
+                fi
+            }
+            if
+            :: atomic { IN_TIME(since) -> PUT_LINES }
+#ifdef LATE_LINES
+            :: atomic { !IN_TIME(since) && late_left > 0 -> late_left--; PUT_LINES }
+#endif
+            :: atomic { !IN_TIME(since) -> goto end }
+            fi
+#ifdef LATE_LINES
+        :: atomic { !IN_TIME(since) && late_left > 0 -> late_left--; PUT_LINES }
+#endif
+#endif
+        fi;
 #ifdef INDEX_FIRST
         atomic { bundles = bundles | BIT(me) }
 #endif
