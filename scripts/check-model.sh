@@ -109,11 +109,17 @@ holds -DBACKUPS=2 -DPRUNES=1
 if [[ -z "$is_quick" ]]; then
     holds -DBACKUPS=2 -DPRUNES=1 "${all[@]}"
     holds -DBACKUPS=1 -DPRUNES=2
+    holds "${one_two[@]}" -DREWRITE
+    holds "${one_two[@]}" -DMERGE
+    holds "${one_two[@]}" -DMERGE -DREWRITE
     holds "${two_two[@]}"
     holds "${two_two[@]}" -DLATE_LINES
 fi
 if [[ -n "$is_long" ]]; then
     holds "${two_two[@]}" -DLATE=2
+    holds "${one_two[@]}" "${all[@]}"
+    holds "${two_two[@]}" -DREWRITE -DLATE=0
+    holds "${two_two[@]}" -DMERGE -DLATE=0
 fi
 
 loses NO_COMMIT_RULE kept "${one[@]}"
