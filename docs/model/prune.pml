@@ -77,10 +77,14 @@ bit backup_begun, prune_begun;
     CONDEMNED(of_records[p] & condemned & ~seen[s]))
 #define GONE(s) (FEARED(0, s) | FEARED(1, s))
 
-/* A snapshot is listed, and shown as complete, and can it then be restored? */
+/* A snapshot is listed, and shown as complete, and can it then be restored? It is complete where the
+ * index has a line for what it needs whose bundles it has not to fear for. Where the index tells
+ * nothing it is not, whatever records there are. */
 #define LISTED(s) (HAS(snapshots, s) && !((s) == 0 && forgotten))
 #if defined(NO_FENCE)
 #define COMPLETE(s) 1
+#elif defined(INDEX_ALONE)
+#define COMPLETE(s) (LINES(index_there) != 0)
 #elif defined(RECORDS_ALONE)
 #define COMPLETE(s) ((LINES(index_there) == 0) || (LINES(index_there) & ~GONE(s)) != 0)
 #else
