@@ -22,7 +22,8 @@
 #ifndef PRUNES
 #define PRUNES 2
 #endif
-/* Commits that may arrive although they are out of time. */
+/* How many commits may arrive although they are out of time; with LATE_LINES, index objects of
+ * backups among them. */
 #ifndef LATE
 #define LATE 1
 #endif
@@ -76,10 +77,14 @@ bit backup_begun, prune_begun;
     CONDEMNED(of_records[p] & condemned & ~seen[s]))
 #define GONE(s) (FEARED(0, s) | FEARED(1, s))
 
-/* A snapshot is listed, and shown as complete, and can it then be restored? */
+/* A snapshot is listed, and shown as complete, and can it then be restored? It is complete where the
+ * index has a line for what it needs whose bundles it has not to fear for. Where the index tells
+ * nothing it is not, whatever records there are. */
 #define LISTED(s) (HAS(snapshots, s) && !((s) == 0 && forgotten))
 #if defined(NO_FENCE)
 #define COMPLETE(s) 1
+#elif defined(INDEX_ALONE)
+#define COMPLETE(s) (LINES(index_there) != 0)
 #elif defined(RECORDS_ALONE)
 #define COMPLETE(s) ((LINES(index_there) == 0) || (LINES(index_there) & ~GONE(s)) != 0)
 #else
@@ -91,12 +96,35 @@ bit backup_begun, prune_begun;
 /* What was committed in time is never shown as incomplete. */
 #define KEPT(s) (!LISTED(s) || HAS(late, s) || COMPLETE(s))
 
+/* Each assertion by its name, which spin prints. A check that is about one of them leaves out the
+ * others, since another could fail first. */
+#ifdef ONLY_RESTORABLE
+#define ASSERTS_KEPT 0
+#define ASSERTS_LEASED 0
+#elif defined(ONLY_KEPT)
+#define ASSERTS_RESTORABLE 0
+#define ASSERTS_LEASED 0
+#elif defined(ONLY_LEASED)
+#define ASSERTS_RESTORABLE 0
+#define ASSERTS_KEPT 0
+#endif
+#ifndef ASSERTS_RESTORABLE
+#define ASSERTS_RESTORABLE 1
+#endif
+#ifndef ASSERTS_KEPT
+#define ASSERTS_KEPT 1
+#endif
+#ifndef ASSERTS_LEASED
+#define ASSERTS_LEASED 1
+#endif
+hidden byte restorable, kept, leased;   /* never anything but 0: what they stand for has failed */
+
 proctype Monitor() {
     do
-    :: atomic { !(RECOVERABLE(0) && RECOVERABLE(1) && RECOVERABLE(2)) ->
-        printf("a snapshot that is listed and complete cannot be restored\n"); assert(false) }
-    :: atomic { !(KEPT(0) && KEPT(1) && KEPT(2)) ->
-        printf("a snapshot that was committed in time is incomplete\n"); assert(false) }
+    :: atomic { ASSERTS_RESTORABLE && !(RECOVERABLE(0) && RECOVERABLE(1) && RECOVERABLE(2)) ->
+        printf("a snapshot that is listed and complete cannot be restored\n"); assert(restorable) }
+    :: atomic { ASSERTS_KEPT && !(KEPT(0) && KEPT(1) && KEPT(2)) ->
+        printf("a snapshot that was committed in time is incomplete\n"); assert(kept) }
     od
 }
 
@@ -120,6 +148,8 @@ proctype Forget() {
 }
 
 /* ---- a backup ---- */
+
+#define PUT_LINES lines[me] = BIT(me); index_there = index_there | BIT(me)
 
 proctype Backup(byte me) {
     byte saw, since, saw_bundles, told, use, now;
@@ -151,16 +181,47 @@ proctype Backup(byte me) {
         fi;
         told = 0
     }
-#ifdef WRITE_ORDER
+#ifdef SNAPSHOT_FIRST
     atomic { IN_TIME(since) -> snapshots = snapshots | BIT(me); seen[me] = saw }
 #endif
     if
     :: made ->
+#ifndef INDEX_FIRST
         atomic { bundles = bundles | BIT(me) }
-        atomic { lines[me] = BIT(me); index_there = index_there | BIT(me) }
+#endif
+        /* Lines of what has gone meanwhile would make others look whole: they are put in time, or
+         * after another look. */
+        if
+#ifdef NO_LINE_RULE
+        :: atomic { PUT_LINES }
+#else
+        :: atomic { IN_TIME(since) -> PUT_LINES }
+        :: atomic { !IN_TIME(since) -> saw = condemned; since = ever; now = CONDEMNED(condemned) }
+            atomic {
+                if
+                :: (now & use) || !(bundles & use) ->
+                    goto end     /* nothing is put; the sources are gone over again */
+                :: else -> now = 0
+                fi
+            }
+            if
+            :: atomic { IN_TIME(since) -> PUT_LINES }
+#ifdef LATE_LINES
+            :: atomic { !IN_TIME(since) && late_left > 0 -> late_left--; PUT_LINES }
+#endif
+            :: atomic { !IN_TIME(since) -> goto end }
+            fi
+#ifdef LATE_LINES
+        :: atomic { !IN_TIME(since) && late_left > 0 -> late_left--; PUT_LINES }
+#endif
+#endif
+        fi;
+#ifdef INDEX_FIRST
+        atomic { bundles = bundles | BIT(me) }
+#endif
     :: else
     fi;
-#ifndef WRITE_ORDER
+#ifndef SNAPSHOT_FIRST
 #ifdef LEASES
     if
     :: atomic {
@@ -179,7 +240,11 @@ proctype Backup(byte me) {
         atomic {
             if
             :: (now & use) || !(bundles & use) ->
-                assert(!leased_early);
+                if
+                :: ASSERTS_LEASED && leased_early ->
+                    printf("what a run had named is gone or condemned\n"); assert(leased)
+                :: else
+                fi;
                 goto end     /* go over the sources again: another backup */
             :: else -> now = 0
             fi
@@ -191,7 +256,11 @@ proctype Backup(byte me) {
     :: atomic { snapshots = snapshots | BIT(me); seen[me] = saw }
 #else
     :: atomic { IN_TIME(since) ->
-        assert(!leased_early || (bundles & use));
+        if
+        :: ASSERTS_LEASED && leased_early && !(bundles & use) ->
+            printf("what a run had named is gone\n"); assert(leased)
+        :: else
+        fi;
         snapshots = snapshots | BIT(me); seen[me] = saw }
     :: atomic { !IN_TIME(since) && late_left > 0 ->
         late_left--; late = late | BIT(me); snapshots = snapshots | BIT(me); seen[me] = saw }
@@ -270,6 +339,43 @@ inline fail_closed() {
 #else
     skip
 #endif
+}
+
+/* The steps of a delete phase; within one, in any order. */
+inline put_new_index() {
+    atomic {
+        if
+        :: fresh == 0
+        :: fresh != 0 && !(IN_TIME(v_ever) && !HAS(deleting_past, me)) -> goto stop
+        :: else ->
+            lines[6 + me] = fresh; index_there = index_there | BIT(6 + me); fresh = 0
+        fi;
+        v_condemned = 0; v_ever = 0
+    }
+}
+
+inline delete_old_index() {
+    do
+    :: old == 0 -> break
+    :: atomic { HAS(old, 0) -> index_there = index_there & ~1; old = old & ~1 }
+    :: atomic { HAS(old, 1) -> index_there = index_there & ~2; old = old & ~2 }
+    :: atomic { HAS(old, 2) -> index_there = index_there & ~4; old = old & ~4 }
+    :: atomic { HAS(old, 3) -> index_there = index_there & ~8; old = old & ~8 }
+    :: atomic { HAS(old, 4) -> index_there = index_there & ~16; old = old & ~16 }
+    :: atomic { HAS(old, 5) -> index_there = index_there & ~32; old = old & ~32 }
+    :: atomic { HAS(old, 6) -> index_there = index_there & ~64; old = old & ~64 }
+    :: atomic { HAS(old, 7) -> index_there = index_there & ~128; old = old & ~128 }
+    od
+}
+
+inline delete_bundles() {
+    do
+    :: doomed == 0 -> break
+    :: atomic { HAS(doomed, 0) -> bundles = bundles & ~1; doomed = doomed & ~1 }
+    :: atomic { HAS(doomed, 1) -> bundles = bundles & ~2; doomed = doomed & ~2 }
+    :: atomic { HAS(doomed, 2) -> bundles = bundles & ~4; doomed = doomed & ~4 }
+    :: atomic { HAS(doomed, 3) -> bundles = bundles & ~8; doomed = doomed & ~8 }
+    od
 }
 
 proctype Prune(byte me) {
@@ -408,23 +514,10 @@ proctype Prune(byte me) {
     :: doomed == 0 && old == 0 -> goto records
     :: else
     fi;
-    /* The announcement, and a look whether anybody else has made one. */
-    atomic { of_records[me] = due; of_snapshots[me] = v_snapshots; deleting = deleting | BIT(me) };
-#ifndef NO_ANNOUNCE
-    if
-    :: atomic { (v_condemned & ~condemned) || (deleting & ~v_deleting & ~BIT(me)) ->
-        v_deleting = 0 }
-        deleting = deleting & ~BIT(me);
-        goto stop
-    :: else
-    fi;
-#endif
-#ifdef DELETE_ORDER
-    condemned = condemned & ~due;
-    deleting = deleting & ~BIT(me);
-#endif
-    /* New index objects, old index objects, bundles, records. */
+    /* The announcement, and a look whether anybody else has made one. Of the index those objects go
+     * that name what is doomed; what else they tell is put into a new one. */
     atomic {
+        of_records[me] = due; of_snapshots[me] = v_snapshots; deleting = deleting | BIT(me);
         fresh = 0;
         do
         :: fresh < 8 ->
@@ -437,37 +530,38 @@ proctype Prune(byte me) {
         :: else -> break
         od;
         fresh = LINES(need) & ~doomed;
-        old = old | need; need = 0; v_index = 0;
-        if
-        :: fresh == 0
-        :: fresh != 0 && !(IN_TIME(v_ever) && !HAS(deleting_past, me)) -> goto stop
-        :: else ->
-            lines[6 + me] = fresh; index_there = index_there | BIT(6 + me); fresh = 0
-        fi;
-        v_condemned = 0; v_ever = 0
-    }
-    /* In any order. */
-    do
-    :: old == 0 -> break
-    :: atomic { HAS(old, 0) -> index_there = index_there & ~1; old = old & ~1 }
-    :: atomic { HAS(old, 1) -> index_there = index_there & ~2; old = old & ~2 }
-    :: atomic { HAS(old, 2) -> index_there = index_there & ~4; old = old & ~4 }
-    :: atomic { HAS(old, 3) -> index_there = index_there & ~8; old = old & ~8 }
-    :: atomic { HAS(old, 4) -> index_there = index_there & ~16; old = old & ~16 }
-    :: atomic { HAS(old, 5) -> index_there = index_there & ~32; old = old & ~32 }
-    :: atomic { HAS(old, 6) -> index_there = index_there & ~64; old = old & ~64 }
-    :: atomic { HAS(old, 7) -> index_there = index_there & ~128; old = old & ~128 }
-    od;
-    do
-    :: doomed == 0 -> break
-    :: atomic { HAS(doomed, 0) -> bundles = bundles & ~1; doomed = doomed & ~1 }
-    :: atomic { HAS(doomed, 1) -> bundles = bundles & ~2; doomed = doomed & ~2 }
-    :: atomic { HAS(doomed, 2) -> bundles = bundles & ~4; doomed = doomed & ~4 }
-    :: atomic { HAS(doomed, 3) -> bundles = bundles & ~8; doomed = doomed & ~8 }
-    od;
+        old = old | need; need = 0; v_index = 0
+    };
+#ifndef NO_ANNOUNCE
+    if
+    :: atomic { (v_condemned & ~condemned) || (deleting & ~v_deleting & ~BIT(me)) ->
+        v_deleting = 0 }
+        deleting = deleting & ~BIT(me);
+        goto stop
+    :: else
+    fi;
+#endif
+#ifdef RECORDS_FIRST
+    condemned = condemned & ~due;
+    deleting = deleting & ~BIT(me);
+#endif
+    /* New index objects, old index objects, bundles, records. */
+#if defined(OLD_INDEX_FIRST)
+    delete_old_index();
+    put_new_index();
+    delete_bundles();
+#elif defined(BUNDLES_FIRST)
+    put_new_index();
+    delete_bundles();
+    delete_old_index();
+#else
+    put_new_index();
+    delete_old_index();
+    delete_bundles();
+#endif
 records:
     /* The records go when nothing that they name is left and nobody else is deleting. */
-#ifndef DELETE_ORDER
+#ifndef RECORDS_FIRST
     atomic {
         v_deleting = deleting & ~BIT(me);
 #ifndef NO_ANNOUNCE
