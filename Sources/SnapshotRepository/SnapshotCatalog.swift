@@ -53,6 +53,7 @@ package struct SnapshotCatalog: Sendable {
     /// Marks those snapshots incomplete that need what a delete phase removed which had not seen
     /// them, and those of whose need the index tells nothing (format.md section 11).
     package mutating func markIncomplete(_ index: ChunkIndex) {
+        let described = Set(index.bundles.map(\.id))
         for position in snapshots.indices {
             let snapshot = snapshots[position]
             let unseen = condemned.bundlesDeletedUnseen(by: snapshot)
@@ -60,8 +61,10 @@ package struct SnapshotCatalog: Sendable {
                 snapshots[position].isIncomplete = index.lacks(snapshot, without: unseen)
             }
             // The records of a delete phase go when it has ended, and a snapshot may arrive later.
-            if !snapshots[position].isIncomplete {
-                snapshots[position].isUndescribed = !index.need(of: snapshot).missing.isEmpty
+            if !snapshots[position].isIncomplete, index.damaged.isEmpty {
+                let need = index.need(of: snapshot)
+                snapshots[position].isUndescribed =
+                    !need.missing.isEmpty || !need.bundles.isSubset(of: described)
             }
         }
     }

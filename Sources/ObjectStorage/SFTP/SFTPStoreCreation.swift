@@ -1,3 +1,5 @@
+import Synchronization
+
 extension SFTPStore {
     /// Makes a store over connections of the caller's.
     static func create(
