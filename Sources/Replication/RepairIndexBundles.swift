@@ -90,7 +90,10 @@ final class RepairIndexBundles: Sendable {
             if isAgain { repository.noteAlteredTransfer() }
             chunks.add(bundle)
             try writer.add { IndexCodec.write(bundle, to: $0) }
-        } catch let error as BundleError where error.kind == .noIdentity && isWhole(id, buffer) {
+        } catch let error as BundleError
+            where error.kind == .noIdentity && (isAgain || repository.isLocalStore)
+            && isWhole(id, buffer)
+        {
             // Nothing is damaged, and without looking inside its lines would be lost.
             throw ReplicationError(BundleAccessCache(repository).notForThisOwner(id, error))
         } catch let error as BundleError {

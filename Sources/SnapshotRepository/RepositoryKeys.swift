@@ -170,11 +170,13 @@ package struct RepositoryKeys: Sendable {
             }
             if owners.contains(where: { set.isProven(by: $0) }) {
                 chosen = set
-            } else if named(set), !sets.contains(where: { other in
-                // A confirmation is one more object with the same body: the one without the proof
-                // stays beside it.
-                other.body == set.body && owners.contains { other.isProven(by: $0) }
-            }) {
+            } else if named(set),
+                !sets.contains(where: { other in
+                    // A confirmation is one more object with the same body: the one without the proof
+                    // stays beside it.
+                    other.body == set.body && owners.contains { other.isProven(by: $0) }
+                })
+            {
                 notes.append(
                     "sender not proven: the owner's identity that was given has not confirmed keys/recipients-\(set.number) (fingerprint \(set.fingerprint)); compare it with the one that init printed, then run 'batchsync key accept --identity FILE'"
                 )
@@ -342,12 +344,19 @@ package struct RepositoryKeys: Sendable {
         let rest = objects.filter { $0 != object }
         let staying = try stayingOwners(staying, objects: rest)
         guard !staying.isEmpty else {
+            // One that is damaged opens nothing, so it is no reason to let another go.
+            let others = rest.contains { other in
+                guard case .owner = other.role else { return false }
+                return (try? readChecked(other)) != nil
+            }
             throw RepositoryError(
                 .refused, object.name,
-                "is the only key that the passphrase given opens: nothing shows that another one stays",
-                remedy:
-                    "add another passphrase with 'batchsync key add --passphrase', and give that one here"
-            )
+                others
+                    ? "is the only key that the passphrase given opens: nothing shows that another one stays"
+                    : "is the last key that opens this repository",
+                remedy: others
+                    ? "give the passphrase of a key that stays"
+                    : "add another passphrase first: 'batchsync key add --passphrase'")
         }
         for set in try recipientSets(objects).sets
         where !set.owners.contains(where: { staying.contains($0) }) {

@@ -52,28 +52,14 @@ struct CommandFixture {
         posix_spawn_file_actions_addopen(&actions, 0, "/dev/null", O_RDONLY, 0)
         posix_spawn_file_actions_addopen(&actions, 1, result, O_WRONLY | O_CREAT | O_APPEND, 0o600)
         posix_spawn_file_actions_adddup2(&actions, 1, 2)
-        // The threads on which tests run block signals, and a program inherits that.
-        var attributes = posix_spawnattr_t()
-        posix_spawnattr_init(&attributes)
-        defer { posix_spawnattr_destroy(&attributes) }
-        var none = sigset_t()
-        sigemptyset(&none)
-        posix_spawnattr_setsigmask(&attributes, &none)
-        // Whoever runs the tests may ignore signals, as a shell does for its jobs in the background
-        // and nohup for what it starts. The command heeds that, and would then never end.
-        var usual = sigset_t()
-        sigemptyset(&usual)
-        for number in [SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGPIPE] { sigaddset(&usual, number) }
-        posix_spawnattr_setsigdefault(&attributes, &usual)
-        posix_spawnattr_setflags(
-            &attributes, Int16(POSIX_SPAWN_SETSIGMASK | POSIX_SPAWN_SETSIGDEF))
         let arguments = ["sh", "-c", "cd '\(directory.path)' || exit 99\n\(line)"]
         let words = arguments.map { (word: String) in strdup(word) }
         let values = environment.map { (value: String) in strdup(value) }
         defer { for word in words + values { free(word) } }
         var process = pid_t()
-        let started = posix_spawn(
-            &process, "/bin/sh", &actions, &attributes, words + [nil], values + [nil])
+        let started = withUsualSignals {
+            posix_spawn(&process, "/bin/sh", &actions, $0, words + [nil], values + [nil])
+        }
         precondition(started == 0, "cannot start a shell: \(started)")
         var status: Int32 = 0
         while waitpid(process, &status, 0) < 0, errno == EINTR {}

