@@ -210,7 +210,9 @@ struct VerifyStructure: Sendable {
                     VerifyFinding(
                         .index, snapshot.name.map { repository.recordKey($0) } ?? "index/",
                         "the index does not tell where \(need.missing.count) of its \(snapshot.topIDs.count) top pieces lie, or what is below them",
-                        remedy: Self.repair, snapshots: [snapshot.id]))
+                        remedy:
+                            "\(Self.repair); what is missing after that went with a damaged bundle: back up again, and forget the snapshot",
+                        snapshots: [snapshot.id]))
             }
             if snapshot.isIncomplete {
                 findings.append(

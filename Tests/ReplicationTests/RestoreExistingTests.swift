@@ -162,6 +162,21 @@ struct RestoreExistingTests {
         #expect(report.kept == 1)
     }
 
+    @Test("A sparse file that has only another time is not written again either")
+    func touchedSparse() throws {
+        let scratch = try RestoreScratch()
+        let hole = Hole(offset: 65_536, length: 1 << 20)
+        scratch.file("/a", [[UInt8](repeating: 5, count: 65_536)], holes: [hole])
+        try scratch.restore()
+        scratch.setTime("a", new)
+        let inode = scratch.status("a")?.inode
+        let report = try scratch.restore { $0.ifExists = .replace }
+        #expect(scratch.mtime("a") == own)
+        #expect(scratch.status("a")?.inode == inode)
+        #expect(report.writtenBytes == 0)
+        #expect(report.kept == 1)
+    }
+
     @Test("Data where a hole belongs is noticed, though all content is right")
     func dataInHole() throws {
         for inPlace in [false, true] {

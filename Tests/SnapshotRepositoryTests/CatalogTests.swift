@@ -399,9 +399,25 @@ struct CatalogTests {
         #expect(both.marks[ids[2]]?.depth == .digest)
         both.note(ids[1], .init(depth: .digest, time: Timestamp(seconds: 19)))
         #expect(both.marks[ids[1]]?.depth == .content)
+        // A later reading without an identity does not undo the one with it.
+        both.note(ids[1], .init(depth: .digest, time: Timestamp(seconds: 25)))
         try both.store(in: repository, time: Timestamp(seconds: 30), host: "a", keeping: [ids[1]])
         #expect(try repository.listRecords(.verified).count == 1)
-        #expect(Set(try VerifiedRecord.load(repository).marks.keys) == [ids[1]])
+        let kept = try VerifiedRecord.load(repository)
+        #expect(Set(kept.marks.keys) == [ids[1]])
+        #expect(kept.lastReading(of: ids[1], atLeast: .digest) == Timestamp(seconds: 25))
+        #expect(kept.lastReading(of: ids[1], atLeast: .content) == Timestamp(seconds: 20))
+    }
+
+    @Test("A file system with an identifier is the same on another device, one without is not")
+    func fileSystemNames() {
+        let first = FileSystemName(type: "ext4", source: "/dev/sda1", uuid: "a")
+        #expect(first.isSame(as: FileSystemName(type: "ext4", source: "/dev/sdb1", uuid: "a")))
+        #expect(!first.isSame(as: FileSystemName(type: "ext4", source: "/dev/sda1", uuid: "b")))
+        #expect(!first.isSame(as: FileSystemName(type: "xfs", source: "/dev/sda1", uuid: "a")))
+        let unnamed = FileSystemName(type: "tmpfs", source: "tmpfs", uuid: nil)
+        #expect(unnamed.isSame(as: unnamed))
+        #expect(!unnamed.isSame(as: FileSystemName(type: "tmpfs", source: "other", uuid: nil)))
     }
 
     @Test("A run's checkpoint replaces the one before it")

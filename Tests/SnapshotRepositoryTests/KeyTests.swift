@@ -103,7 +103,7 @@ struct KeyTests {
         #expect(fixture.keys("keys/owner-").isEmpty)
     }
 
-    @Test("A former owner opens what was stored in his time, on a host that has pinned the next set")
+    @Test("A former owner opens what was stored in his time, where the next set is pinned")
     func formerOwner() throws {
         let fixture = try RepositoryFixture.withRecipient()
         let first = try #require(fixture.owner)

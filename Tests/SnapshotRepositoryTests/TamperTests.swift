@@ -233,8 +233,12 @@ struct TamperTests {
         #expect(!catalog.forgotten.contains(last.snapshot))
         #expect(catalog.snapshots.last.map { $0.time < last.time } == true)
         #expect(catalog.snapshots.map(\.id) == [first.id])
+        #expect(LastCommit.vanished(from: catalog, of: rolledBack).map(\.snapshot) == [second.id])
+        let present = try SnapshotCatalog.load(repository)
+        #expect(LastCommit.vanished(from: present, of: repository).isEmpty)
         // Another host, which has no record of its own, cannot see it.
         let fresh = try old.openAsOwner(on: HostPlaces())
+        #expect(LastCommit.vanished(from: catalog, of: fresh).isEmpty)
         #expect(LastCommit.load(for: fresh) == nil)
     }
 

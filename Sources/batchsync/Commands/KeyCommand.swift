@@ -221,7 +221,8 @@ struct KeyRemoveCommand: Verb {
         commandName: "remove", abstract: "Remove a passphrase or an owner.",
         discussion: """
             Removes a passphrase by its name in keys/ (its beginning is enough), or an owner by the recipient age1.... The last of \
-            either cannot be removed. Who has copied keys/, or an owner's identity, can still read what was stored until now.
+            either cannot be removed: to remove a passphrase give a key that stays, of an owner of all that is stored. Who \
+            has copied keys/, or an owner's identity, can still read what was stored until now.
 
                 batchsync key remove owner-anna -r /backup/repository
             """)
