@@ -310,8 +310,8 @@ package final class TreeWriter: Sendable {
 
     private static let temporaryPrefix = Array(".batchsync-restore-".utf8)
 
-    /// Whether a name is one under which a restore builds what replaces something: left over where
-    /// a restore was killed, and free to be removed when none is running.
+    /// Whether a name is one under which a restore builds what has not got its own yet: left over
+    /// where a restore was killed, and free to be removed when none is running.
     package static func isTemporaryName(_ name: [UInt8]) -> Bool {
         name.starts(with: temporaryPrefix)
     }
